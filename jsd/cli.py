@@ -1,0 +1,200 @@
+"""The command line.
+
+    python -m jsd generate -p "猫の肖像画 油絵" -i seed=1 -o out.png
+    python -m jsd weights verify [FOLDER]
+    python -m jsd weights list
+    python -m jsd detect-watermark FILE...
+    python -m jsd eval ...
+    python -m jsd train ...
+
+What the user got wrong ends with exit code 2 and a message on stderr. `script/predict` is `generate` behind the flags
+of `cog predict`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, WeightsError, shown
+
+PROMPT = "サラリーマン 油絵"
+IMAGE_INPUTS = ("image", "mask", "prompt_strength")
+NUMBERS = {
+    "width": int,
+    "height": int,
+    "num_outputs": int,
+    "num_inference_steps": int,
+    "guidance_scale": float,
+    "seed": int,
+    "output_quality": int,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for a check that says no, 2 for what the user got wrong."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # These two read their own flags, and only they need their libraries.
+    if argv[:1] == ["eval"]:
+        from jsd.eval import quality
+
+        return quality.main(argv[1:]) or 0
+    if argv[:1] == ["train"]:
+        from jsd import train
+
+        return train.main(argv[1:]) or 0
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except (ValueError, OSError) as error:
+        # InputError and its like carry a message for the user; an unexpected ValueError names its type.
+        known = isinstance(error, InputError | NSFWError | NaNError | WeightsError | OSError)
+        print(f"error: {'' if known else type(error).__name__ + ': '}{error}", file=sys.stderr)
+        return 2
+
+
+def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
+    """`name=value` strings to inputs of their right types. Raises `InputError` for what can't be one."""
+    values: dict[str, object] = {}
+    allowed = [field.name for field in fields(Request)]
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError("-i", f"{shown(pair)} was given; name=value is wanted, e.g. -i seed=1")
+        if name in IMAGE_INPUTS:
+            raise InputError(name, "image-to-image is not available yet; leave it out")
+        if name not in allowed:
+            raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(allowed)}")
+        if name in values:
+            raise InputError(name, "given twice")
+        values[name] = _number(name, text) if name in NUMBERS else text
+    return values
+
+
+def output_paths(path: Path, count: int) -> list[Path]:
+    """`path` itself for one picture; out.0.png, out.1.png ... for several, as `cog predict` names them."""
+    return [path] if count == 1 else [path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(count)]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return NUMBERS[name](text)
+    except ValueError:
+        wanted = "an integer" if NUMBERS[name] is int else "a number"
+        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    prompt = [] if arguments.prompt is None else [f"prompt={arguments.prompt}"]
+    values = parse_inputs([*prompt, *arguments.input])
+    path = arguments.output
+    if path is not None:
+        _take_format(values, path)
+    request = Request.from_dict({"prompt": PROMPT, **values})
+    path = path or Path(f"output.{request.output_format}")
+    if not path.absolute().parent.is_dir():
+        raise InputError("-o", f"there is no folder {shown(str(path.absolute().parent))}; make it first")
+
+    # Only now what costs seconds: bad input is told at once.
+    from tqdm import tqdm
+
+    from jsd import images, sampling, settings
+
+    components = settings.load_components()
+    with tqdm(unit="step", file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        result = sampling.generate(components, request, progress)
+    start = time.perf_counter()
+    for i, target in enumerate(output_paths(path, len(result.images))):
+        data = images.metadata(result, i)
+        images.save(result.images[i], target, request.output_format, request.output_quality, data)
+        print(f"{target}: seed {result.seeds[i]}, {data['num_inference_steps']} steps of {data['scheduler']}")
+    timings = {**result.timings, "encode": time.perf_counter() - start}
+    print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in timings.items()))
+    if result.truncated:
+        print(f"the text was too long: its last {result.truncated} tokens were left out", file=sys.stderr)
+    if result.flagged:
+        print(f"NSFW content detected: {result.flagged} pictures were left out", file=sys.stderr)
+
+
+def _take_format(values: dict[str, object], path: Path) -> None:
+    """The output format that the name of the output file asks for."""
+    suffix = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    if suffix not in OUTPUT_FORMATS:
+        raise InputError(
+            "-o", f"{shown(path.name)} was given; a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"
+        )
+    if values.setdefault("output_format", suffix) != suffix:
+        raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from jsd import weights
+
+    folder = weights.find_weights(arguments.folder)
+    manifest = weights.verify(folder)
+    print(f"{folder}: {manifest.get('name', folder.name)}, {len(manifest['files'])} files as in its manifest")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from jsd import weights
+
+    for folder in sorted(weights.ROOT.iterdir()):
+        if folder.is_dir():
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            print(f"{folder}: {size / 1e6:.1f} MB{'' if (folder / weights.MANIFEST).exists() else ', no manifest'}")
+    print(f"in use: {weights.find_weights()}")
+
+
+def _detect(arguments: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from jsd import watermark
+
+    missing = False
+    for path in arguments.files:
+        with Image.open(path) as image:
+            agreement, chance = detection = watermark.detect(image)
+        verdict = "marked" if detection.marked else "no mark found"
+        print(f"{path}: {verdict} ({agreement:.0%} of the bits agree; by chance {chance:.1e})")
+        missing = missing or not detection.marked
+    return int(missing)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jsd", description="Japanese Stable Diffusion")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    generate = commands.add_parser("generate", help="draw a prompt")
+    generate.add_argument("-p", "--prompt", help="what the picture shows, in Japanese; short for -i prompt=...")
+    generate.add_argument(
+        "-i",
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"an input: {', '.join(field.name for field in fields(Request))}",
+    )
+    generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: output.png; several are numbered")
+    generate.set_defaults(run=_generate)
+
+    weights = commands.add_parser("weights", help="model folders").add_subparsers(metavar="COMMAND", required=True)
+    verify = weights.add_parser("verify", help="check a model folder against its manifest")
+    verify.add_argument("folder", nargs="?", help="default: the one that would be used")
+    verify.set_defaults(run=_verify)
+    weights.add_parser("list", help="the model folders here, and the one in use").set_defaults(run=_list)
+
+    detect = commands.add_parser("detect-watermark", help="tell whether pictures carry the mark; exit code 1 if not")
+    detect.add_argument("files", nargs="+", metavar="FILE")
+    detect.set_defaults(run=_detect)
+    commands.add_parser("eval", help="measure the model: see python -m jsd eval --help", add_help=False)
+    commands.add_parser("train", help="train a model: see python -m jsd train --help", add_help=False)
+    return parser

@@ -1,0 +1,225 @@
+"""What may be asked and what comes back: `Request`, `Result`, every limit, every error.
+
+A `Request` validates itself when it is made; `None` means "the model's own" until `Request.resolve` fills it in from
+the `Defaults` a model folder carries. Nothing here imports a model library.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PROMPT = 2000  # characters
+MIN_SIZE, MAX_SIZE = 64, 1024  # pixels a side
+MAX_PIXELS = 1_048_576
+MAX_STEPS = 500
+MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
+MAX_OUTPUTS = 8
+MAX_SEED = 2**63 - 1
+OUTPUT_FORMATS = ("png", "jpg", "webp")
+SCHEDULER_NAMES = (
+    "DDIM",
+    "K_LMS",
+    "PNDM",
+    "K_EULER",
+    "K_EULER_ANCESTRAL",
+    "K_HEUN",
+    "DPM_SOLVER_PP_2M_KARRAS",
+    "UNI_PC",
+    "LCM",
+)
+
+# Characters that leave no ink: a prompt of these alone asks for nothing.
+INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
+
+
+class InputError(ValueError):
+    """An input that can't be served: `name` is the input's; the message says what was given and what is allowed."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(f"{name}: {message}")
+        self.name = name
+
+
+class NSFWError(ValueError):
+    """The safety checker flagged every image of a request."""
+
+
+class NaNError(ValueError):
+    """Latents or pixels became NaN or infinite: there is no picture to show."""
+
+
+class WeightsError(ValueError):
+    """A model folder is missing, incomplete, altered or does not fit together."""
+
+
+class QueueFullError(ValueError):
+    """More requests are waiting than the engine holds."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What suits one model: `width`, `height` in pixels, sampling settings, and `cell`, the pixels a latent covers."""
+
+    width: int
+    height: int
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    scheduler: str = "K_LMS"
+    cell: int = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text-to-image request. Image i of `num_outputs` is drawn with `seed + i`.
+
+    Raises `InputError` when made with a value outside the limits above. `None` means the model's own value; a `seed`
+    of `None` is drawn at random by `resolve`.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    num_outputs: int = 1
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    seed: int | None = None
+    output_format: str = "png"
+    output_quality: int = 90
+
+    def __post_init__(self):
+        _check_text("prompt", self.prompt)
+        if all(unicodedata.category(c) in INVISIBLE for c in self.prompt):
+            raise InputError("prompt", f"{shown(self.prompt)} is blank; say in words what the picture shows, e.g. 猫")
+        _check_text("negative_prompt", self.negative_prompt)
+        for name in ("width", "height"):
+            _check_int(name, getattr(self, name), MIN_SIZE, MAX_SIZE, optional=True)
+        if self.width and self.height:
+            _check_pixels(self.width, self.height)
+        _check_int("num_outputs", self.num_outputs, 1, MAX_OUTPUTS)
+        _check_int("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS, optional=True)
+        _check_number("guidance_scale", self.guidance_scale, MIN_GUIDANCE, MAX_GUIDANCE)
+        if self.scheduler is not None:
+            _check_choice("scheduler", self.scheduler, SCHEDULER_NAMES)
+        # The last image's seed must be a seed too.
+        _check_int("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True)
+        _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
+        _check_int("output_quality", self.output_quality, 1, 100)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Request:
+        """A request from a mapping such as parsed JSON. Raises `InputError` for unknown keys, naming them."""
+        if not isinstance(values, Mapping):
+            raise InputError("input", f"a mapping of names to values is wanted, {shown(values)} was given")
+        allowed = [f.name for f in fields(cls)]
+        unknown = [key for key in values if key not in allowed]
+        if unknown:
+            names = ", ".join(shown(key) for key in unknown[:5])
+            raise InputError("input", f"there is no input called {names}; the inputs are {', '.join(allowed)}")
+        if "prompt" not in values:
+            raise InputError("prompt", "missing; every request needs one")
+        return cls(**values)
+
+    @property
+    def rows(self) -> int:
+        """UNet rows an evaluation costs: one an image, two with guidance (a resolved request only)."""
+        return self.num_outputs * (1 if self.guidance_scale == 1 else 2)
+
+    def resolve(self, defaults: Defaults) -> Request:
+        """This request with nothing left open: the model's own values where none were given, and a seed.
+
+        Raises `InputError` if the size does not fit the model's latent cell or has too many pixels.
+        """
+        open_values = {
+            name: getattr(defaults, name)
+            for name in ("width", "height", "num_inference_steps", "guidance_scale", "scheduler")
+            if getattr(self, name) is None
+        }
+        if self.seed is None:
+            open_values["seed"] = secrets.randbelow(MAX_SEED + 2 - self.num_outputs)
+        request = replace(self, **open_values)
+        for name in ("width", "height"):
+            _check_cell(name, getattr(request, name), defaults.cell)
+        return request
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a request became.
+
+    `images` and `seeds` hold the images shown and the seed of each; `flagged` counts those the safety checker held
+    back. `request` is the resolved one. `timings` are seconds under queue, text, denoise, decode, safety. `tokens` is
+    the prompt's length in tokens as used, `truncated` the tokens dropped from prompt and negative prompt together.
+    """
+
+    images: list[Image.Image]
+    seeds: list[int]
+    flagged: int
+    request: Request
+    model: str
+    timings: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    truncated: int = 0
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`value` for an error message: `repr` (control characters escaped), shortened to about `limit` characters."""
+    try:
+        text = repr(value[:limit]) + "..." if isinstance(value, str) and len(value) > limit else repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list: still worth a message
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 2 * limit else text[: 2 * limit] + "..."
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InputError(name, f"a string is wanted, {shown(value)} was given")
+    least = 1 if name == "prompt" else 0
+    if not least <= len(value) <= MAX_PROMPT:
+        raise InputError(name, f"{len(value)} characters were given; {least} to {MAX_PROMPT} are allowed")
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise InputError(name, f"{shown(value)} holds a NUL or half a surrogate pair; only Unicode text is allowed")
+
+
+def _check_int(name: str, value: object, least: int, most: int, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(name, f"an integer is wanted, {shown(value)} was given; {least} to {most} are allowed")
+    if not least <= value <= most:
+        raise InputError(name, f"{shown(value)} was given; {least} to {most} are allowed")
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(name, f"a number is wanted, {shown(value)} was given; {least:g} to {most:g} are allowed")
+    if (isinstance(value, float) and not math.isfinite(value)) or not least <= value <= most:
+        raise InputError(name, f"{shown(value)} was given; {least:g} to {most:g} are allowed")
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(name, f"{shown(value)} was given; allowed are {', '.join(allowed)}")
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError("width", f"{width} x {height} are {width * height} pixels; at most {MAX_PIXELS} are allowed")
+
+
+def _check_cell(name: str, value: int, cell: int) -> None:
+    if value % cell:
+        below, above = value // cell * cell, (value // cell + 1) * cell
+        near = " or ".join(str(v) for v in (below, above) if MIN_SIZE <= v <= MAX_SIZE)
+        raise InputError(name, f"{value} was given; this model draws multiples of {cell}, so take {near}")

@@ -1,0 +1,75 @@
+"""What the deployer chooses, from the environment: `load_components` and `make_engine` read it.
+
+| variable | default | allowed |
+|---|---|---|
+| JSD_WEIGHTS | weights/japanese-stable-diffusion if there, else weights/embedded | a model folder |
+| JSD_DEVICE | cuda if there is one, else cpu | what torch.device takes |
+| JSD_DTYPE | fp16 on a GPU, fp32 on a CPU | fp16, bf16, fp32 |
+| JSD_SAFETY_CHECKER | on | on, off |
+| JSD_MAX_BATCH | 16 | UNet rows a call, 1 or more; an image with guidance is two |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsd import watermark, weights
+from jsd.request import shown
+
+if TYPE_CHECKING:
+    from jsd.engine import Engine
+    from jsd.weights import Components
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+
+class SettingError(ValueError):
+    """A setting in the environment that can't be used; the message names it."""
+
+
+def load_components(folder: str | Path | None = None) -> Components:
+    """The model chosen by the environment, or the one in `folder`, verified, loaded and announced on stdout.
+
+    Raises `WeightsError` for a bad model folder, `SettingError` for a bad setting, `RuntimeError` if the watermark
+    can't be computed here.
+    """
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()  # one a model part: they bury what the log has to say
+
+    device = os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
+    dtype = _choice("JSD_DTYPE", "fp32" if torch.device(device).type == "cpu" else "fp16", DTYPES)
+    checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
+    watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
+
+    folder = weights.find_weights(folder)
+    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked)
+    checker = "on" if components.safety_checker is not None else "off"
+    print(f"weights {folder} ({components.name}), device {device}, {dtype}, safety checker {checker}", flush=True)
+    return components
+
+
+def make_engine(components: Components) -> Engine:
+    """An engine for `components`. Raises `SettingError` for a bad JSD_MAX_BATCH."""
+    from jsd.engine import Engine
+
+    rows = os.environ.get("JSD_MAX_BATCH") or "16"
+    if not (rows.isdecimal() and int(rows) >= 1):
+        raise SettingError(f"JSD_MAX_BATCH: {shown(rows)} was given; a number of UNet rows, 1 or more, is wanted")
+    return Engine(components, max_batch_rows=int(rows))
+
+
+def _choice(name: str, default: str, allowed: object) -> str:
+    value = os.environ.get(name) or default
+    if value not in allowed:
+        raise SettingError(f"{name}: {shown(value)} was given; allowed are {', '.join(allowed)}")
+    return value

@@ -1,0 +1,98 @@
+"""The Japanese tokenizer: a thin wrapper on sentencepiece that gives CLIP's text encoder its rows of token ids.
+
+The sentencepiece file normalises (NFKC), splits and numbers; this module lower-cases where the model was trained so,
+truncates, ends and pads. Nothing a user types can become a control token.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from jsd.request import WeightsError, shown
+
+# transformers writes 1e30 for "no limit"; a text encoder always has one.
+LONGEST = 10_000
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`ids`: exactly `max_length` token ids; `used`: how many of them are text; `dropped`: text tokens cut off."""
+
+    ids: list[int]
+    used: int
+    dropped: int
+
+
+class Tokenizer:
+    """Text to token ids: text, one end token, padding up to `max_length`.
+
+    `pad_token` names the padding piece for a file that numbers none itself (rinna's pads with "[PAD]").
+    Raises `WeightsError` if the file can't be read or has no end or padding token.
+    """
+
+    def __init__(
+        self, model_file: str | Path, max_length: int, do_lower_case: bool = False, pad_token: str | None = None
+    ):
+        self.max_length = max_length
+        self.do_lower_case = do_lower_case
+        self.pieces = SentencePieceProcessor()
+        try:
+            self.pieces.Load(str(model_file))
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(f"{model_file}: not a sentencepiece model ({error}); restore the file") from error
+        self.vocabulary_size = len(self.pieces)
+        self.eos_id = self.pieces.eos_id()
+        self.pad_id = self._find_pad(pad_token)
+        if self.eos_id < 0 or self.pad_id < 0:
+            missing = "an end" if self.eos_id < 0 else "a padding"
+            raise WeightsError(f"{model_file}: has no {missing} token; take the tokenizer the model was trained with")
+        if not 2 <= max_length <= LONGEST:
+            raise WeightsError(f"{model_file}: a length of {shown(max_length)} tokens; 2 to {LONGEST} are allowed")
+        # sentencepiece reads control symbols in a text as text, but user-defined ones (rinna's "[PAD]") as themselves.
+        self._spelled = {
+            i: [self.pieces.piece_to_id(c) for c in self.pieces.id_to_piece(i)]
+            for i in range(self.vocabulary_size)
+            if self._is_mark(i)
+        }
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer in `folder`: `spiece.model` and `tokenizer_config.json` (`model_max_length`, `do_lower_case`,
+        `pad_token`). Raises `WeightsError` naming the file that is missing or wrong."""
+        folder = Path(folder)
+        config_file = folder / "tokenizer_config.json"
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+            max_length = int(config["model_max_length"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{config_file}: no readable model_max_length ({error!r}); restore the file") from error
+        pad_token = config.get("pad_token")
+        if isinstance(pad_token, dict):  # an AddedToken, as transformers saves it
+            pad_token = pad_token.get("content")
+        return cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
+
+    def __call__(self, text: str) -> Tokens:
+        """The tokens of `text`; what does not fit into `max_length - 1` is cut off and counted."""
+        if self.do_lower_case:
+            text = text.lower()
+        ids = [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
+        kept = ids[: self.max_length - 1]
+        padding = [self.pad_id] * (self.max_length - 1 - len(kept))
+        return Tokens(ids=[*kept, self.eos_id, *padding], used=len(kept), dropped=len(ids) - len(kept))
+
+    def _find_pad(self, pad_token: str | None) -> int:
+        if pad_token is not None:
+            pad_id = self.pieces.piece_to_id(pad_token)
+            if self.pieces.id_to_piece(pad_id) == pad_token:  # an absent piece gets the id of the unknown one
+                return pad_id
+        return self.pieces.pad_id()
+
+    def _is_mark(self, i: int) -> bool:
+        """Whether piece `i` is a control token or could stand for one: "<s>", "[MASK]", whatever serves as padding."""
+        piece = self.pieces.id_to_piece(i)
+        plain = not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
+        return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))

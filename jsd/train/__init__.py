@@ -1,0 +1,1 @@
+"""Training: drawings and captions, the autoencoder, the text-to-image model. Needs the `train` extra."""

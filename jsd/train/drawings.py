@@ -1,0 +1,120 @@
+"""The drawings the embedded model learns from: openly licensed emoji, and the concept each one shows.
+
+`concepts.tsv` lists the concepts (id, emoji, Japanese names, English names; the first name is the canonical one). The icon sets
+are npm packages that hold SVG bodies; `fetch` downloads and unpacks them with npm, `load_drawings` renders them.
+"""
+
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import resvg_py
+from PIL import Image
+
+# (npm package, version, licence): one drawing of a concept comes from each set.
+ICON_SETS = {
+    "noto": ("@iconify-json/noto", "1.2.9", "Apache-2.0, Google Noto Emoji"),
+    "fluent": ("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT, Microsoft Fluent Emoji"),
+}
+CONCEPTS_FILE = Path(__file__).with_name("concepts.tsv")
+SIZE = 256
+MARGIN = 12  # pixels of background around a drawing
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something that can be drawn. `ja` and `en` hold its names, the canonical one first; `emoji` the characters that show it."""
+
+    id: str
+    emoji: tuple[str, ...]
+    ja: tuple[str, ...]
+    en: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture of a concept. `face` says that it is the face of something that has other drawings too."""
+
+    concept: Concept
+    icon_set: str
+    emoji: str
+    face: bool
+    svg: str
+
+    @cached_property
+    def rgba(self) -> Image.Image:
+        """The drawing on a transparent ground, RGBA, SIZE x SIZE pixels."""
+        inner = SIZE - 2 * MARGIN
+        png = bytes(resvg_py.svg_to_bytes(svg_string=self.svg, width=inner, height=inner))
+        canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
+        canvas.paste(Image.open(io.BytesIO(png)).convert("RGBA"), (MARGIN, MARGIN))
+        return canvas
+
+
+def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
+    """Read the table of concepts, in its order."""
+    rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:] if line.strip()]
+    return [Concept(i, tuple(emoji.split()), tuple(ja.split("|")), tuple(en.split("|"))) for i, emoji, ja, en in rows]
+
+
+def fetch(folder: Path) -> None:
+    """Download the icon sets with npm into `folder`/<set>/, unless they are there. Raises CalledProcessError if npm fails."""
+    for name, (package, version, _) in ICON_SETS.items():
+        if (folder / name / "icons.json").exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=work, check=True, stdout=subprocess.DEVNULL)
+            with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
+                archive.extractall(work, filter="data")
+            shutil.move(Path(work) / "package", folder / name)
+
+
+def codepoints(emoji: str) -> str:
+    """The key the icon sets use for an emoji: hexadecimal code points without the variation selector."""
+    return "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f")
+
+
+def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[Drawing]:
+    """All drawings of `concepts` in the icon sets under `folder` (see `fetch`). Raises ValueError for a concept without any."""
+    drawings = []
+    sets = {name: _IconSet(folder / name) for name in ICON_SETS}
+    for concept in concepts or load_concepts():
+        found = [
+            Drawing(concept, name, emoji, len(concept.emoji) > 1 and icons.is_face(emoji), icons.svg(emoji))
+            for emoji in concept.emoji
+            for name, icons in sets.items()
+            if icons.svg(emoji)
+        ]
+        if not found:
+            raise ValueError(f"concept {concept.id!r}: no drawing of {concept.emoji} in {list(sets)}; change its emoji")
+        drawings += found
+    return drawings
+
+
+class _IconSet:
+    def __init__(self, folder: Path):
+        self.data = json.loads((folder / "icons.json").read_text("utf-8"))
+        chars = json.loads((folder / "chars.json").read_text("utf-8"))
+        self.names = {key.replace("-fe0f", ""): name for key, name in chars.items()}
+
+    def is_face(self, emoji: str) -> bool:
+        return self.names.get(codepoints(emoji), "").endswith("-face")
+
+    def svg(self, emoji: str) -> str | None:
+        name = self.names.get(codepoints(emoji))
+        name = self.data.get("aliases", {}).get(name, {}).get("parent", name)
+        icon = self.data["icons"].get(name)
+        if icon is None:
+            return None
+        size = [icon.get(side, self.data.get(side, 16)) for side in ("width", "height")]
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {size[0]} {size[1]}">{icon["body"]}</svg>'
+        )

@@ -1,0 +1,202 @@
+"""The Cog adapter: typed inputs -> `Request` -> engine -> files. Nothing else lives here.
+
+Cog reads the inputs from this file's text, so choices, defaults and limits are literals; a test holds them equal to
+those of `jsd.request`.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path as LocalPath
+
+import cog
+from cog import BasePredictor, Input, Path
+from tqdm import tqdm
+
+from jsd import images, settings
+from jsd.request import InputError, Request, Result
+
+Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
+
+KEEP_SECONDS = 120  # Cog reads the files just after predict() returns, and never removes them
+
+
+class Predictor(BasePredictor):
+    def setup(self) -> None:
+        """Load the model and start the engine. Raises `WeightsError` or `SettingError`, naming the file or setting."""
+        self.engine = settings.make_engine(settings.load_components())
+        self.outputs = tempfile.TemporaryDirectory(prefix="jsd-")
+
+    @cog.concurrent(max=8)
+    async def predict(
+        self,
+        prompt: str = Input(
+            default="サラリーマン 油絵",
+            description="What the picture shows, in Japanese, e.g. 猫の肖像画 油絵",
+            min_length=1,
+            max_length=2000,
+        ),
+        negative_prompt: str = Input(
+            default="",
+            description="What the picture must not show. Has no effect when guidance_scale is 1.",
+            max_length=2000,
+        ),
+        image: Path | None = Input(
+            default=None,
+            description="A picture to start from (png, jpeg, webp). Not available yet: leave it out.",
+        ),
+        mask: Path | None = Input(
+            default=None,
+            description="Where to repaint `image`: white is repainted. Not available yet: leave it out.",
+        ),
+        prompt_strength: float = Input(
+            default=0.8,
+            description="How far to depart from `image`. Not available yet: leave it at 0.8.",
+            ge=0,
+            le=1,
+        ),
+        width: int | None = Input(
+            default=None,
+            description="Width in pixels, a multiple of the model's latent cell. Left out: the model's own.",
+            ge=64,
+            le=1024,
+        ),
+        height: int | None = Input(
+            default=None,
+            description="Height in pixels; width x height may be 1048576 at most. Left out: the model's own.",
+            ge=64,
+            le=1024,
+        ),
+        num_outputs: int = Input(default=1, description="How many pictures.", ge=1, le=8),
+        num_inference_steps: int | None = Input(
+            default=None,
+            description="How many denoising steps. Left out: the model's own.",
+            ge=1,
+            le=500,
+        ),
+        guidance_scale: float | None = Input(
+            default=None,
+            description="How closely to follow the prompt; 1: no guidance, half the work. Left out: the model's own.",
+            ge=1,
+            le=20,
+        ),
+        scheduler: str | None = Input(
+            default=None,
+            description="The sampler. Left out: the model's own.",
+            choices=[
+                "DDIM",
+                "K_LMS",
+                "PNDM",
+                "K_EULER",
+                "K_EULER_ANCESTRAL",
+                "K_HEUN",
+                "DPM_SOLVER_PP_2M_KARRAS",
+                "UNI_PC",
+                "LCM",
+            ],
+        ),
+        seed: int | None = Input(
+            default=None,
+            description="Same seed, same picture; picture i has seed + i. Left out: drawn at random, and recorded.",
+            ge=0,
+            le=9223372036854775807,
+        ),
+        output_format: str = Input(
+            default="png",
+            description="The file format of the pictures.",
+            choices=["png", "jpg", "webp"],
+        ),
+        output_quality: int = Input(
+            default=90,
+            description="The quality of jpg and webp files; png is lossless.",
+            ge=1,
+            le=100,
+        ),
+    ) -> list[Path]:
+        """Draw the prompt: one file a picture, those the safety checker holds back left out."""
+        if image is not None or mask is not None or prompt_strength != 0.8:
+            name = "image" if image is not None else "mask" if mask is not None else "prompt_strength"
+            raise InputError(name, "image-to-image is not available yet; leave out image, mask and prompt_strength")
+        request = Request(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            width=width,
+            height=height,
+            num_outputs=num_outputs,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            scheduler=scheduler,
+            seed=seed,
+            output_format=output_format,
+            output_quality=output_quality,
+        )
+        # Cancelling this coroutine cancels the engine's future, which frees the job's rows by the next tick.
+        result = await asyncio.wrap_future(self.engine.submit(request, _progress_line()))
+        return await asyncio.to_thread(self._save, result)
+
+    def _save(self, result: Result) -> list[Path]:
+        """Files in a folder of this prediction alone, and everything worth knowing as metrics and in the log."""
+        start = time.perf_counter()
+        root = LocalPath(self.outputs.name)
+        _remove_old(root)
+        folder = LocalPath(tempfile.mkdtemp(dir=root))
+        request = result.request
+        paths = [
+            images.save(
+                image,
+                folder / f"out-{i}.{request.output_format}",
+                request.output_format,
+                request.output_quality,
+                images.metadata(result, i),
+            )
+            for i, image in enumerate(result.images)
+        ]
+        facts = {
+            "seeds": result.seeds,
+            "model": result.model,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
+            "scheduler": request.scheduler,
+            "tokens": result.tokens,
+            "truncated_tokens": result.truncated,
+            "flagged": result.flagged,
+            "timings": {
+                name: round(seconds, 4)
+                for name, seconds in {**result.timings, "encode": time.perf_counter() - start}.items()
+            },
+        }
+        for name, value in facts.items():
+            self.record_metric(name, value)
+        print(", ".join(f"{name} {value}" for name, value in facts.items()))
+        if result.truncated:
+            print(f"the text was too long: its last {result.truncated} tokens were left out")
+        if result.flagged:
+            print(f"NSFW content detected: {result.flagged} of {request.num_outputs} pictures were left out")
+        return [Path(path) for path in paths]
+
+
+def _progress_line() -> Progress:
+    """A callback for the engine's thread that prints tqdm-shaped lines, which Replicate's clients read, into the log
+    of the prediction that asked: Cog tells predictions apart by context."""
+    loop, context, start = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        line = tqdm.format_meter(done, total, time.perf_counter() - start)
+        loop.call_soon_threadsafe(print, line, context=context)
+
+    return progress
+
+
+def _remove_old(root: LocalPath) -> None:
+    """Remove the folders of predictions whose files Cog has read long ago."""
+    for folder in os.scandir(root):
+        with contextlib.suppress(FileNotFoundError):  # another prediction was faster
+            if time.time() - folder.stat().st_mtime > KEEP_SECONDS:
+                shutil.rmtree(folder)

@@ -1,0 +1,36 @@
+"""Fixtures for all tests: a tiny model folder made once a session, and its loaded components."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import SpyUNet, make_tiny_folder
+
+from jsd.weights import Components, load
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model folder with random weights. Read only: see `tiny_copy`."""
+    return make_tiny_folder(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture
+def tiny_copy(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny folder, to spoil."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def components(tiny_folder: Path) -> Components:
+    """The tiny folder, loaded on the CPU in float32."""
+    return load(tiny_folder)
+
+
+@pytest.fixture
+def spied(components: Components) -> Components:
+    """The tiny model with a `SpyUNet` in place of its UNet."""
+    return replace(components, unet=SpyUNet(components.unet))

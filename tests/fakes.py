@@ -1,0 +1,176 @@
+"""A model folder that is real in every part but size, and a UNet that can be watched, held and broken.
+
+The weights are random, so its pictures are noise; its size (a few hundred kilobytes) makes a test take milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
+
+from jsd.weights import write_manifest
+
+CELL = 16  # pixels a latent: not the usual 8, so that no 8 can hide in the code
+NATIVE = 64
+MAX_TOKENS = 24
+LINES = [
+    "猫の肖像画 油絵",
+    "サラリーマン 油絵",
+    "富士山 水彩画",
+    "青い背景の富士山",
+    "天狗 鉛筆画",
+    "寿司とおにぎり",
+    "赤い鳥居 白黒",
+    "a cat, oil painting",
+    "mount fuji in watercolours",
+]
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.1",
+    "feature_extractor": ["transformers", "CLIPImageProcessorPil"],
+    "image_encoder": [None, None],
+    "requires_safety_checker": True,
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "T5Tokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
+    """A small unigram model `prefix.model`; by default with ids in T5's order."""
+    settings = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_name": "nmt_nfkc_cf"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 20),
+        model_prefix=str(prefix),
+        vocab_size=100,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        minloglevel=2,
+        **{**settings, **arguments},
+    )
+    prefix.with_suffix(".vocab").unlink()
+    return prefix.with_suffix(".model")
+
+
+def make_tiny_folder(folder: Path) -> Path:
+    """Write a complete model folder: native size 64, cell 16, defaults DDIM, 4 steps, guidance 2."""
+    torch.manual_seed(0)
+    (folder / "tokenizer").mkdir(parents=True)
+    pieces = train_sentencepiece(folder / "tokenizer" / "spiece")
+    vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(pieces)).vocab_size()
+    _write_json(
+        folder / "tokenizer" / "tokenizer_config.json",
+        {"tokenizer_class": "T5Tokenizer", "model_max_length": MAX_TOKENS, "extra_ids": 0, "do_lower_case": False},
+    )
+    _write_json(folder / "model_index.json", MODEL_INDEX)
+
+    text_config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    CLIPTextModel(text_config).half().save_pretrained(folder / "text_encoder")
+
+    unet = UNet2DConditionModel(
+        sample_size=NATIVE // CELL,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+    unet.half().save_pretrained(folder / "unet")
+
+    blocks = 5  # CELL is 2 ** (blocks - 1)
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * blocks,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        latent_channels=4,
+        norm_num_groups=4,
+        layers_per_block=1,
+        scaling_factor=0.7,
+    )
+    vae.decoder.conv_out.weight.data *= 3  # contrast: else all pictures are near grey, and near each other
+    vae.half().save_pretrained(folder / "vae")
+
+    DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = CLIPConfig(
+        text_config={**small, "vocab_size": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    # Its thresholds are all 1, which no cosine exceeds: it flags nothing.
+    StableDiffusionSafetyChecker(clip).half().save_pretrained(folder / "safety_checker")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder / "feature_extractor"
+    )
+    write_manifest(
+        folder,
+        name="tiny",
+        defaults={"num_inference_steps": 4, "guidance_scale": 2.0, "scheduler": "DDIM"},
+        training="none: random weights",
+    )
+    return folder
+
+
+class SpyUNet:
+    """Stands for `unet`: counts the rows of each call, waits at `gate`, and breaks where `broken(x)` says so."""
+
+    def __init__(self, unet: UNet2DConditionModel):
+        self.unet = unet
+        self.config = unet.config
+        self.calls: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()  # set once a call has begun
+        self.broken = lambda x: False
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, return_dict: bool) -> tuple:
+        self.inside.set()
+        assert self.gate.wait(30), "nobody opened the gate"
+        self.calls.append(len(x))
+        if self.broken(x):
+            raise RuntimeError("broken on purpose")
+        return self.unet(x, t, context, return_dict=return_dict)
+
+
+def psnr(a: Image.Image, b: Image.Image) -> float:
+    """Peak signal-to-noise ratio of two pictures, dB; infinite for equal ones."""
+    error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

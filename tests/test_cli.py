@@ -1,0 +1,141 @@
+"""The command line: inputs as for `cog predict`, files whole or not at all, errors with exit code 2."""
+
+import pytest
+from PIL import Image
+
+from jsd import cli, images, watermark, weights
+
+
+@pytest.fixture
+def run(tiny_folder, tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder on the tiny model; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
+    monkeypatch.setenv("JSD_DEVICE", "cpu")
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_generate_writes_the_picture_asked_for(run, tmp_path):
+    code, out, _ = run("generate", "-i", "prompt=猫の肖像画 油絵", "-i", "seed=1", "-o", "out.png")
+    assert code == 0
+    assert "out.png: seed 1" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    told = images.read_metadata("out.png")
+    assert (told["prompt"], told["seed"], told["model"]) == ("猫の肖像画 油絵", 1, "tiny")
+    assert Image.open("out.png").size == (64, 64)
+
+
+def test_the_same_seed_draws_the_same_picture(run):
+    pictures = []
+    for _ in range(2):
+        assert run("generate", "-p", "猫", "-i", "seed=5", "-o", "a.png")[0] == 0
+        pictures.append(Image.open("a.png").tobytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_several_pictures_are_numbered(run, tmp_path):
+    code, _, _ = run("generate", "-p", "猫", "-i", "num_outputs=2", "-i", "seed=5", "-o", "cat.webp")
+    assert code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.0.webp", "cat.1.webp"]
+    assert [images.read_metadata(f"cat.{i}.webp")["seed"] for i in range(2)] == [5, 6]
+
+
+def test_the_name_of_the_file_tells_its_format(run):
+    assert run("generate", "-p", "猫", "-o", "out.jpeg")[0] == 0
+    assert Image.open("out.jpeg").format == "JPEG"
+    assert run("generate", "-p", "猫", "-i", "output_format=webp")[0] == 0
+    assert Image.open("output.webp").format == "WEBP"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-i", "prompt= "], "prompt: ' ' is blank"),
+        (["-i", "prompt=" + "猫" * 2001], "prompt: 2001 characters were given; 1 to 2000 are allowed"),
+        (["-i", "steps=5"], "no input called 'steps'; the inputs are prompt,"),
+        (["-i", "seed"], "name=value is wanted"),
+        (["-i", "seed=1", "-i", "seed=2"], "seed: given twice"),
+        (["-p", "猫", "-i", "prompt=犬"], "prompt: given twice"),
+        (["-i", "seed=-1"], "seed: -1 was given; 0 to"),
+        (["-i", "seed=one"], "seed: 'one' was given; an integer is wanted"),
+        (["-i", "num_inference_steps=999"], "num_inference_steps: 999 was given; 1 to 500 are allowed"),
+        (["-i", "num_inference_steps=1.5"], "num_inference_steps: '1.5' was given; an integer is wanted"),
+        (["-i", "guidance_scale=nan"], "guidance_scale: nan was given; 1 to 20 are allowed"),
+        (["-i", "width=100"], "width: 100 was given; this model draws multiples of 16, so take 96 or 112"),
+        (["-i", "scheduler=EULER"], "scheduler: 'EULER' was given; allowed are DDIM,"),
+        (["-i", "image=@cat.png"], "image: image-to-image is not available yet"),
+        (["-o", "out.gif"], "-o: 'out.gif' was given; a name ending in .png, .jpg, .webp is wanted"),
+        (["-o", "out.jpg", "-i", "output_format=png"], "output_format: 'png' was given, but -o ends in .jpg"),
+        (["-o", "nowhere/out.png"], "-o: there is no folder"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(run, tmp_path, arguments, told):
+    code, _, error = run("generate", *arguments)
+    assert code == 2
+    assert told in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("JSD_WEIGHTS", "/nowhere", "/nowhere: no such folder"),
+        ("JSD_DEVICE", "toaster", "JSD_DEVICE: 'toaster' can't be used"),
+        ("JSD_DTYPE", "int8", "JSD_DTYPE: 'int8' was given; allowed are fp16, bf16, fp32"),
+        ("JSD_SAFETY_CHECKER", "no", "JSD_SAFETY_CHECKER: 'no' was given; allowed are on, off"),
+    ],
+)
+def test_bad_settings_are_told(run, monkeypatch, name, value, told):
+    monkeypatch.setenv(name, value)
+    code, _, error = run("generate", "-p", "猫")
+    assert code == 2
+    assert told in error
+
+
+def test_the_log_says_which_weights_and_whether_they_are_checked(run, monkeypatch, tiny_folder):
+    assert f"weights {tiny_folder} (tiny), device cpu, fp32, safety checker on" in run("generate", "-p", "猫")[1]
+    monkeypatch.setenv("JSD_SAFETY_CHECKER", "off")
+    assert "safety checker off" in run("generate", "-p", "猫")[1]
+
+
+def test_verify_names_the_altered_file(run, tiny_copy):
+    code, out, _ = run("weights", "verify", str(tiny_copy))
+    assert code == 0
+    assert "as in its manifest" in out
+    file = tiny_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    code, _, error = run("weights", "verify", str(tiny_copy))
+    assert code == 2
+    assert str(file) in error
+
+
+def test_list_shows_the_folders_and_the_one_in_use(run, tiny_copy, monkeypatch):
+    monkeypatch.setattr(weights, "ROOT", tiny_copy.parent)
+    code, out, _ = run("weights", "list")
+    assert code == 0
+    assert f"{tiny_copy}: " in out
+    assert "in use: " in out
+
+
+def test_detect_watermark_tells_the_marked_from_the_unmarked(run, tmp_path):
+    plain = Image.new("RGB", (256, 256), "#4682dc")
+    plain.save("plain.png")
+    watermark.embed(plain).save("marked.png")
+    code, out, _ = run("detect-watermark", "marked.png")
+    assert code == 0
+    assert "marked.png: marked (100% of the bits agree" in out
+    code, out, _ = run("detect-watermark", "plain.png", "marked.png")
+    assert code == 1
+    assert "plain.png: no mark found" in out
+
+
+def test_detect_watermark_of_no_picture_is_told(run, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    assert run("detect-watermark", "text.png")[0] == 2
+    assert run("detect-watermark", "missing.png")[0] == 2

@@ -1,0 +1,108 @@
+"""Files hold the picture and how it was made, and appear whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from jsd import images
+from jsd.request import InputError, Request, Result
+
+METADATA = {
+    "generated_by": images.GENERATOR,
+    "prompt": "猫の肖像画 油絵 😺 \x07\n\u202e « é »",
+    "negative_prompt": "ぼやけた",
+    "seed": 2**63 - 1,
+}
+MAGIC = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("format", MAGIC)
+def test_the_metadata_comes_back_from_every_format(picture, tmp_path, format):
+    path = images.save(picture, tmp_path / f"out.{format}", format, 90, METADATA)
+    assert images.read_metadata(path) == METADATA
+    with Image.open(path) as saved:
+        assert saved.format == MAGIC[format]
+        assert saved.size == picture.size
+        saved.load()
+
+
+@pytest.mark.parametrize("format", MAGIC)
+def test_the_longest_prompts_fit(picture, tmp_path, format):
+    long = METADATA | {"prompt": "\x01" * 2000, "negative_prompt": "😺" * 2000}
+    assert images.read_metadata(images.save(picture, tmp_path / "out", format, 90, long)) == long
+
+
+def test_png_keeps_the_pixels(picture, tmp_path):
+    images.save(picture, tmp_path / "out.png", "png", 1, METADATA)
+    assert Image.open(tmp_path / "out.png").tobytes() == picture.tobytes()
+
+
+def test_png_carries_text_for_people(picture, tmp_path):
+    images.save(picture, tmp_path / "out.png", "png", 90, METADATA)
+    with Image.open(tmp_path / "out.png") as saved:
+        text = saved.text["parameters"]
+    assert text.startswith(METADATA["prompt"])
+    assert "Negative prompt: ぼやけた" in text
+    assert f"Seed: {2**63 - 1}" in text
+
+
+def test_quality_counts(picture, tmp_path):
+    for format in ("jpg", "webp"):
+        sizes = [
+            images.save(picture, tmp_path / "out", format, quality, METADATA).stat().st_size for quality in (10, 95)
+        ]
+        assert sizes[0] < sizes[1]
+
+
+def test_an_unknown_format_is_refused_and_leaves_nothing(picture, tmp_path):
+    with pytest.raises(InputError, match="output_format.*'gif'.*png, jpg, webp"):
+        images.save(picture, tmp_path / "out.gif", "gif", 90, METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_file_and_no_part(picture, tmp_path, monkeypatch):
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+
+    def half(self, target, **_):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        images.save(picture, path, "png", 90, METADATA)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_of_others_has_no_metadata(picture, tmp_path):
+    for name in ("out.png", "out.jpg"):
+        picture.save(tmp_path / name)
+        assert images.read_metadata(tmp_path / name) == {}
+
+
+def test_metadata_that_is_no_object_is_an_error(picture, tmp_path):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("metadata", json.dumps([1, 2]))
+    picture.save(tmp_path / "out.png", pnginfo=chunks)
+    with pytest.raises(ValueError, match="not a JSON object"):
+        images.read_metadata(tmp_path / "out.png")
+
+
+def test_a_result_tells_how_each_image_was_made():
+    picture = Image.new("RGB", (64, 64))
+    request = Request("猫", width=64, height=64, num_inference_steps=4, guidance_scale=2.0, scheduler="DDIM", seed=7)
+    result = Result([picture, picture], [7, 9], 1, request, "tiny", {"text": 0.123456}, tokens=3, truncated=5)
+    told = images.metadata(result, 1)
+    assert (told["prompt"], told["seed"], told["scheduler"], told["model"]) == ("猫", 9, "DDIM", "tiny")
+    assert (told["width"], told["height"], told["truncated_tokens"]) == (64, 64, 5)
+    assert told["watermark"] is False
+    assert told["timings"] == {"text": 0.1235}
+    assert told["generated_by"].startswith("Japanese Stable Diffusion")

@@ -1,0 +1,153 @@
+"""Every input is refused before any model work, with a message that names it, or taken as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from jsd.request import MAX_PROMPT, MAX_SEED, MAX_STEPS, Defaults, InputError, Request
+
+DEFAULTS = Defaults(width=256, height=512, num_inference_steps=8, guidance_scale=1.5, scheduler="UNI_PC", cell=16)
+
+BAD = [
+    ("prompt", ""),
+    ("prompt", " \n\u3000\u200d"),
+    ("prompt", "あ" * (MAX_PROMPT + 1)),
+    ("prompt", "猫\0"),
+    ("prompt", "\ud800"),
+    ("prompt", None),
+    ("prompt", 5),
+    ("negative_prompt", None),
+    ("negative_prompt", "x" * (MAX_PROMPT + 1)),
+    ("width", 63),
+    ("width", 1025),
+    ("width", 10**9),
+    ("width", "512"),
+    ("height", 0),
+    ("height", 256.0),
+    ("num_outputs", 0),
+    ("num_outputs", 9),
+    ("num_outputs", True),
+    ("num_outputs", None),
+    ("num_inference_steps", 0),
+    ("num_inference_steps", -1),
+    ("num_inference_steps", MAX_STEPS + 1),
+    ("num_inference_steps", "5"),
+    ("num_inference_steps", 1.5),
+    ("guidance_scale", 0),
+    ("guidance_scale", 0.99),
+    ("guidance_scale", 20.1),
+    ("guidance_scale", 1e308),
+    ("guidance_scale", float("nan")),
+    ("guidance_scale", float("inf")),
+    ("guidance_scale", "7"),
+    ("guidance_scale", True),
+    ("guidance_scale", 10**400),
+    ("scheduler", "ddim"),
+    ("scheduler", ["DDIM"]),
+    ("seed", -1),
+    ("seed", 2**63),
+    ("seed", 2**64),
+    ("seed", 10**5000),
+    ("seed", 1.0),
+    ("output_format", "gif"),
+    ("output_format", None),
+    ("output_quality", 0),
+    ("output_quality", 101),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BAD)])
+def test_a_bad_value_is_refused_by_name(name, value):
+    with pytest.raises(InputError) as caught:
+        Request(**{"prompt": "猫", name: value})
+    assert caught.value.name == name
+    assert str(caught.value).startswith(f"{name}: ")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": "猫"},
+        {"prompt": "あ" * MAX_PROMPT, "negative_prompt": "  "},
+        {"prompt": "👩‍🌾 مرحبا ﷺ </s> http://localhost"},
+        {"width": 64, "height": 1024, "num_outputs": 8, "num_inference_steps": 500, "guidance_scale": 20},
+        {"seed": MAX_SEED, "output_format": "webp", "output_quality": 1},
+        {"seed": 0, "guidance_scale": 1, "scheduler": "LCM", "num_inference_steps": 1},
+    ],
+    ids=str,
+)
+def test_a_good_request_is_taken_as_it_is(values):
+    values = {"prompt": "猫", **values}
+    request = Request.from_dict(values)
+    assert all(getattr(request, name) == value for name, value in values.items())
+
+
+def test_unknown_inputs_are_named():
+    with pytest.raises(InputError, match=r"'steps'.*'sampler'.*num_inference_steps"):
+        Request.from_dict({"prompt": "猫", "steps": 5, "sampler": "DDIM"})
+
+
+@pytest.mark.parametrize("values", [{}, {"seed": 1}, ["prompt"], None, "猫"], ids=str)
+def test_a_mapping_with_a_prompt_is_wanted(values):
+    with pytest.raises(InputError):
+        Request.from_dict(values)
+
+
+def test_a_message_escapes_and_shortens_what_was_given():
+    with pytest.raises(InputError) as caught:
+        Request("猫", scheduler="\x1b[31m\u202eDDIM\n" + "x" * 3_000_000)
+    message = str(caught.value)
+    assert "\\x1b[31m\\u202eDDIM\\n" in message
+    assert message.isprintable()
+    assert len(message) < 400
+
+
+def test_the_last_images_seed_must_be_in_range_too():
+    assert Request("猫", seed=MAX_SEED - 7, num_outputs=8).seed == MAX_SEED - 7
+    with pytest.raises(InputError, match="seed"):
+        Request("猫", seed=MAX_SEED - 6, num_outputs=8)
+
+
+def test_resolve_fills_in_only_what_was_left_open():
+    resolved = Request("猫", width=128, guidance_scale=3.0, seed=5).resolve(DEFAULTS)
+    assert (resolved.width, resolved.height) == (128, 512)
+    assert (resolved.num_inference_steps, resolved.guidance_scale, resolved.scheduler) == (8, 3.0, "UNI_PC")
+    assert resolved.seed == 5
+    assert resolved.resolve(DEFAULTS) == resolved
+
+
+def test_resolve_draws_a_new_seed_each_time():
+    seeds = {Request("猫").resolve(DEFAULTS).seed for _ in range(20)}
+    assert len(seeds) == 20
+    assert max(seeds) > 2**52
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+def test_a_size_off_the_latent_cell_is_refused_with_the_nearest(name):
+    with pytest.raises(InputError, match="multiples of 16, so take 128 or 144") as caught:
+        Request("猫", **{name: 136}).resolve(DEFAULTS)
+    assert caught.value.name == name
+
+
+def test_too_many_pixels_are_refused_also_when_a_default_adds_them(monkeypatch):
+    # With today's limits the largest sides allowed make just MAX_PIXELS.
+    monkeypatch.setattr("jsd.request.MAX_PIXELS", 512 * 512)
+    with pytest.raises(InputError, match="at most 262144"):
+        Request("猫", width=512, height=528)
+    with pytest.raises(InputError, match="at most 262144"):
+        Request("猫", width=528).resolve(DEFAULTS)
+
+
+def test_guidance_of_one_costs_half_the_rows():
+    assert Request("猫", num_outputs=3, guidance_scale=1).resolve(DEFAULTS).rows == 3
+    assert Request("猫", num_outputs=3).resolve(DEFAULTS).rows == 6
+
+
+def test_importing_the_package_loads_no_model_library():
+    code = "import sys, jsd, jsd.request; print({'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,67 @@
+"""The checker flags without touching the pictures, and fails closed."""
+
+import copy
+
+import pytest
+import torch
+from PIL import Image
+
+from jsd import safety
+
+
+@pytest.fixture
+def checker(components):
+    return copy.deepcopy(components.safety_checker)
+
+
+@pytest.fixture
+def pictures():
+    return [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+
+
+def with_threshold(checker, threshold):
+    checker.concept_embeds_weights.data.fill_(threshold)
+    return checker
+
+
+@pytest.mark.parametrize(("threshold", "flag"), [(2.0, False), (-2.0, True)])
+def test_a_picture_is_flagged_above_the_threshold(checker, components, pictures, threshold, flag):
+    flagged = safety.check(with_threshold(checker, threshold), components.image_processor, pictures)
+    assert flagged == [flag] * 3
+
+
+def test_flagged_pictures_are_not_blackened(checker, components, pictures):
+    before = [picture.tobytes() for picture in pictures]
+    safety.check(with_threshold(checker, -2.0), components.image_processor, pictures)
+    assert [picture.tobytes() for picture in pictures] == before
+
+
+def test_each_picture_is_judged_by_itself(checker, components, pictures):
+    """A threshold between two pictures' scores flags the higher one alone, wherever it stands."""
+    pixels = components.image_processor(images=pictures, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
+        scores = torch.nn.functional.cosine_similarity(embeddings[:, None], checker.concept_embeds[None], dim=-1)
+    best, second = scores.amax(dim=1).sort(descending=True).values[:2]
+    winner = scores.amax(dim=1).argmax().item()
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    if best - second < 0.002:
+        pytest.fail("the test's pictures are too much alike for the checker; choose others")
+    flagged = safety.check(with_threshold(checker, (best + second) / 2), components.image_processor, pictures)
+    assert flagged == [i == winner for i in range(3)]
+
+
+def test_a_checker_of_nan_raises_and_does_not_pass(checker, components, pictures):
+    checker.visual_projection.weight.data.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="safety checker"):
+        safety.check(checker, components.image_processor, pictures)
+
+
+def test_a_failing_checker_raises(checker, components, pictures, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(checker, "vision_model", torch.nn.Identity())
+    monkeypatch.setattr(checker.vision_model, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        safety.check(checker, components.image_processor, pictures)

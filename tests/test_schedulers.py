@@ -1,0 +1,97 @@
+"""Every sampler name gives a fresh scheduler that follows the model's own noise."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from jsd.request import SCHEDULER_NAMES, InputError
+from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
+
+# As the 2022 folder has it: few keys, and one (tensor_format) that no scheduler takes today.
+CONFIG = {
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+    "tensor_format": "pt",
+}
+
+
+def test_the_names_offered_are_the_names_served():
+    assert tuple(SCHEDULERS) == SCHEDULER_NAMES
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 50, 500])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_perfect_model_is_sampled_to_its_picture(name, steps, prediction_type):
+    """A model that knows the picture (all latents 0.5) leads every sampler there, at any number of steps."""
+    # DDIM and PNDM by default count up from t = 0: one step of theirs would begin where the noise has ended.
+    spacing = {"timestep_spacing": "trailing"} if steps == 1 else {}
+    scheduler = make_scheduler(name, {**CONFIG, **spacing, "prediction_type": prediction_type})
+    set_timesteps(scheduler, steps)
+    alphas_cumprod = scheduler.alphas_cumprod.double()
+    noise = {"generator": torch.Generator().manual_seed(1)} if takes_generator(scheduler) else {}
+    x_0 = torch.full((1, 4, 8, 8), 0.5)
+    x_t = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        x = scheduler.scale_model_input(x_t, t)
+        # x = sqrt(a) x_0 + sqrt(1 - a) eps; v = sqrt(a) eps - sqrt(1 - a) x_0 (Salimans and Ho 2022, appendix D).
+        a = torch.lerp(alphas_cumprod[int(t)], alphas_cumprod[min(int(t) + 1, 999)], float(t) % 1)
+        eps = (x - a.sqrt() * x_0) / (1 - a).sqrt()
+        v = a.sqrt() * eps - (1 - a).sqrt() * x_0
+        x_t = scheduler.step((eps if prediction_type == "epsilon" else v).float(), t, x_t, **noise).prev_sample
+    assert (x_t - x_0).abs().mean() < 0.12
+
+
+def test_steps_that_round_to_the_same_timestep_are_all_taken():
+    """On a cosine schedule Karras' first sigmas all round to t = 999: looked up by t, the first would be skipped."""
+    scheduler = make_scheduler("DPM_SOLVER_PP_2M_KARRAS", {**CONFIG, "beta_schedule": "squaredcos_cap_v2"})
+    set_timesteps(scheduler, 22)
+    assert scheduler.timesteps[0] == scheduler.timesteps[1]
+    x_t = torch.zeros(1, 4, 8, 8)
+    for i, t in enumerate(scheduler.timesteps):
+        x_t = scheduler.step(x_t, t, x_t).prev_sample
+        assert scheduler.step_index == i + 1
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+def test_nothing_is_warned_about_and_nothing_is_clipped(name, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # diffusers' way to say a setting is wrong
+        scheduler = make_scheduler(name, CONFIG)
+        set_timesteps(scheduler, 4)
+    assert not caplog.records
+    assert not scheduler.config.get("clip_sample")
+    assert scheduler.config.beta_start == CONFIG["beta_start"]
+
+
+def test_every_call_makes_a_scheduler_of_its_own():
+    assert make_scheduler("PNDM", CONFIG) is not make_scheduler("PNDM", CONFIG)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'EULER'.*K_EULER"):
+        make_scheduler("EULER", CONFIG)
+
+
+def test_a_sampler_that_can_not_follow_the_models_noise_is_refused():
+    config = {**CONFIG, "rescale_betas_zero_snr": True}
+    with pytest.raises(InputError, match="rescale_betas_zero_snr"):
+        make_scheduler("K_LMS", config)
+    assert make_scheduler("DDIM", config).config.rescale_betas_zero_snr
+
+
+def test_lms_coefficients_are_the_integrals_they_stand_for():
+    scheduler = make_scheduler("K_LMS", CONFIG)
+    set_timesteps(scheduler, 12)
+    stock = super(LinearMultistepScheduler, scheduler).get_lms_coefficient  # integrates numerically, by scipy
+    for order in (1, 2, 3, 4):
+        for i in range(order):
+            exact = scheduler.get_lms_coefficient(order, 7, i)
+            assert exact == pytest.approx(float(stock(order, 7, i)), rel=1e-4)

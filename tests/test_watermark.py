@@ -1,0 +1,83 @@
+"""The mark is found after saving, is not found where it is not, and is not seen."""
+
+import io
+
+import numpy as np
+import pytest
+from imwatermark import WatermarkDecoder
+from PIL import Image, ImageDraw
+
+from jsd import watermark
+
+BACKGROUNDS = ["white", "black", "#4682dc", "#fadc50", "#e63c3c", "#ffc0cb"]
+
+
+def drawing(background: str, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    """Flat shapes with hard edges, as on an emoji: the hardest thing to mark."""
+    image = Image.new("RGB", size, background)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 50, 200, 210), fill="#f4a93a", outline="#5c3b14", width=6)
+    draw.polygon([(60, 90), (80, 20), (120, 60)], fill="#f4a93a")
+    draw.ellipse((90, 100, 110, 130), fill="black")
+    draw.rectangle((120, 150, 180, 170), fill="#d0021b")
+    return image
+
+
+def encoded(image: Image.Image, **options) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, **options)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "PNG"},
+        {"format": "JPEG", "quality": 90},
+        {"format": "JPEG", "quality": 90, "subsampling": 0},
+        {"format": "WEBP", "quality": 90},
+    ],
+)
+def test_the_mark_survives_saving(background, options):
+    assert watermark.detect(encoded(watermark.embed(drawing(background)), **options)).marked
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_an_unmarked_picture_is_not_detected(background):
+    for image in (drawing(background), Image.new("RGB", (256, 256), background)):
+        assert not watermark.detect(image).marked
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_the_mark_is_not_seen(background):
+    image = drawing(background)
+    error = (np.asarray(image, float) - np.asarray(watermark.embed(image), float)) ** 2
+    assert 10 * np.log10(255**2 / error.mean()) >= 36
+
+
+@pytest.mark.parametrize("size", [(256, 256), (257, 263), (64, 1024), (640, 384)])
+def test_any_size_of_enough_pixels_carries_the_mark(size):
+    marked = watermark.embed(Image.new("RGB", size, "white"))
+    assert marked.size == size
+    assert watermark.detect(marked).agreement == 1
+
+
+def test_a_small_picture_is_left_as_it_is_and_not_judged():
+    image = drawing("white", (255, 256))
+    assert not watermark.can_mark(image.size)
+    assert watermark.embed(image) is image
+    with pytest.raises(ValueError, match="255 x 256"):
+        watermark.detect(image)
+
+
+def test_the_package_itself_reads_the_mark():
+    bgr = np.ascontiguousarray(np.asarray(watermark.embed(drawing("white")))[..., ::-1])
+    assert [int(bit) for bit in WatermarkDecoder("bits", 64).decode(bgr, "dwtDctSvd")] == watermark.BITS
+
+
+def test_the_odds_are_those_of_a_fair_coin():
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    agreement, chance = watermark.detect(Image.fromarray(noise))
+    assert 0.25 < agreement < 0.75
+    assert 1e-3 < chance <= 1

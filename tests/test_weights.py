@@ -1,0 +1,182 @@
+"""A model folder is loaded whole and as it was made, or refused with the name of the file at fault."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from fakes import CELL, NATIVE
+from safetensors.torch import load_file, save_file
+
+from jsd import weights
+from jsd.request import WeightsError
+from jsd.weights import find_weights, load, verify, write_manifest
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_a_folder_loads_ready_to_serve(components):
+    assert components.name == "tiny"
+    defaults = components.defaults
+    assert (defaults.width, defaults.height, defaults.cell) == (NATIVE, NATIVE, CELL)
+    assert (defaults.num_inference_steps, defaults.guidance_scale, defaults.scheduler) == (4, 2.0, "DDIM")
+    for model in (components.text_encoder, components.unet, components.vae, components.safety_checker):
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+        # Stored as float16, computed in float32 on a CPU.
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_every_tensor_comes_from_its_file(components, tiny_folder):
+    stored = load_file(tiny_folder / UNET)
+    loaded = components.unet.state_dict()
+    assert stored.keys() == loaded.keys()
+    assert all(torch.equal(stored[key].float(), loaded[key]) for key in stored)
+
+
+def test_a_folder_without_defaults_takes_those_of_2022(tiny_copy):
+    write_manifest(tiny_copy, name="bare", defaults={})
+    defaults = load(tiny_copy).defaults
+    assert (defaults.width, defaults.num_inference_steps, defaults.guidance_scale) == (NATIVE, 50, 7.5)
+    assert defaults.scheduler == "K_LMS"
+
+
+def test_the_safety_checker_is_left_out_only_by_choice(tiny_copy):
+    assert load(tiny_copy, safety_checker=False).safety_checker is None
+    for path in (tiny_copy / "safety_checker").iterdir():
+        path.unlink()
+    (tiny_copy / "safety_checker").rmdir()
+    write_manifest(tiny_copy, name="unsafe", defaults={})
+    with pytest.raises(WeightsError, match="safety_checker"):
+        load(tiny_copy)
+
+
+def test_a_missing_file_is_named(tiny_copy):
+    (tiny_copy / UNET).unlink()
+    with pytest.raises(WeightsError, match=f"{UNET}: missing"):
+        load(tiny_copy)
+
+
+def test_a_truncated_file_is_named(tiny_copy):
+    data = (tiny_copy / UNET).read_bytes()
+    (tiny_copy / UNET).write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=f"{UNET}: {len(data) - 1} bytes, {len(data)} expected"):
+        load(tiny_copy)
+
+
+def test_one_altered_bit_is_found(tiny_copy):
+    data = bytearray((tiny_copy / UNET).read_bytes())
+    data[-1] ^= 1
+    (tiny_copy / UNET).write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{UNET}: altered"):
+        load(tiny_copy)
+
+
+@pytest.mark.parametrize("path", ["unet/extra.safetensors", "text_encoder/generation_config.json"])
+def test_an_unlisted_file_that_a_loader_might_read_is_named(tiny_copy, path):
+    (tiny_copy / path).write_bytes(b"{}")
+    with pytest.raises(WeightsError, match=f"{path}: not listed"):
+        verify(tiny_copy)
+
+
+def test_a_note_beside_the_weights_does_no_harm(tiny_copy):
+    (tiny_copy / "README.md").write_text("Weights.")
+    (tiny_copy / ".DS_Store").write_bytes(b"\0")
+    assert verify(tiny_copy)["name"] == "tiny"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.ckpt", "model.PT"])
+def test_a_pickle_is_refused_listed_or_not(tiny_copy, name):
+    (tiny_copy / "unet" / name).write_bytes(pickle.dumps({}))
+    with pytest.raises(WeightsError, match=f"{name}: a pickle"):
+        verify(tiny_copy)
+    with pytest.raises(WeightsError, match=f"{name}: a pickle"):
+        write_manifest(tiny_copy, name="evil", defaults={})
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", "{}", '{"files": {}}', '{"files": {"../a": {"size": 1}}}'])
+def test_a_manifest_that_says_nothing_is_refused(tiny_copy, manifest):
+    (tiny_copy / "MANIFEST.json").unlink()
+    if manifest is not None:
+        (tiny_copy / "MANIFEST.json").write_text(manifest)
+    for path in [p for p in tiny_copy.rglob("*") if p.is_file() and p.name != "MANIFEST.json"]:
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"MANIFEST\.json"):
+        verify(tiny_copy)
+
+
+def test_a_path_out_of_the_folder_is_refused(tiny_copy):
+    outside = tiny_copy.parent / "outside.safetensors"
+    outside.write_bytes((tiny_copy / UNET).read_bytes())
+    manifest = json.loads((tiny_copy / "MANIFEST.json").read_text())
+    manifest["files"]["../outside.safetensors"] = manifest["files"][UNET]
+    (tiny_copy / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(WeightsError, match="malformed"):
+        verify(tiny_copy)
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "resize"])
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("safety_checker/model.safetensors", "concept_embeds"), (UNET, "conv_in.weight")],
+    ids=["transformers", "diffusers"],
+)
+def test_a_tensor_missing_left_over_or_of_another_size_is_an_error(tiny_copy, change, path, key):
+    """The manifest is right and so is the file; but it would leave a part of the model random."""
+    tensors = load_file(tiny_copy / path)
+    if change == "drop":
+        tensors.pop(key)
+    elif change == "add":
+        tensors["stranger"] = torch.zeros(1)
+    else:
+        tensors[key] = torch.zeros(3, 3)
+    save_file(tensors, tiny_copy / path, metadata={"format": "pt"})
+    write_manifest(tiny_copy, name="tiny", defaults={})
+    with pytest.raises(WeightsError, match=path.split("/")[0]):
+        load(tiny_copy)
+
+
+def test_a_tokenizer_too_long_for_its_encoder_is_an_error(tiny_copy):
+    config = tiny_copy / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps({"model_max_length": 77}))
+    write_manifest(tiny_copy, name="tiny", defaults={})
+    with pytest.raises(WeightsError, match="too long"):
+        load(tiny_copy)
+
+
+@pytest.mark.parametrize("defaults", [{"steps": 4}, {"guidance_scale": 0}, {"scheduler": "EULER"}, {"width": "256"}])
+def test_defaults_out_of_range_are_refused_when_written_and_when_read(tiny_copy, defaults):
+    with pytest.raises(WeightsError, match="defaults"):
+        write_manifest(tiny_copy, name="tiny", defaults=defaults)
+    manifest = json.loads((tiny_copy / "MANIFEST.json").read_text())
+    (tiny_copy / "MANIFEST.json").write_text(json.dumps({**manifest, "defaults": defaults}))
+    with pytest.raises(WeightsError, match="defaults"):
+        load(tiny_copy)
+
+
+def test_a_manifest_keeps_what_is_said_about_the_model(tiny_copy):
+    path = write_manifest(tiny_copy, name="猫", defaults={"width": 128}, licences={"code": "Apache-2.0"})
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert (manifest["name"], manifest["licences"]) == ("猫", {"code": "Apache-2.0"})
+    assert "MANIFEST.json" not in manifest["files"]
+    assert not [p.name for p in tiny_copy.iterdir() if p.name.startswith(".")]
+    assert verify(tiny_copy) == manifest
+
+
+def test_the_folder_is_the_argument_then_the_setting_then_the_genuine_then_the_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "ROOT", tmp_path)
+    monkeypatch.delenv("JSD_WEIGHTS", raising=False)
+    with pytest.raises(WeightsError, match=r"embedded.*JSD_WEIGHTS"):
+        find_weights()
+    for name in ("embedded", "japanese-stable-diffusion", "other", "argument"):
+        (tmp_path / name).mkdir()
+        if name == "embedded":
+            assert find_weights() == tmp_path / "embedded"
+    assert find_weights() == tmp_path / "japanese-stable-diffusion"
+    monkeypatch.setenv("JSD_WEIGHTS", str(tmp_path / "other"))
+    assert find_weights() == tmp_path / "other"
+    assert find_weights(tmp_path / "argument") == tmp_path / "argument"
+    with pytest.raises(WeightsError, match="nowhere"):
+        find_weights(tmp_path / "nowhere")
