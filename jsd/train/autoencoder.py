@@ -1,11 +1,17 @@
 """The embedded model's autoencoder: closed-form latents, a decoder trained on them, an encoder regressed onto them.
 
-A patch of 32 x 32 pixels becomes 64 numbers: its principal components, each divided by sigma^0.6 (sigma: the component's standard
-deviation over the training pictures), so that the text-to-image model can start to learn at once and large-scale colour keeps more weight
-than fine detail. The decoder then learns to draw sharp pictures from them; it sees latents with a little noise, so that small errors of
-the text-to-image model do not show as speckle.
+A patch of 32 x 32 pixels becomes 64 numbers: its principal components, each divided by sigma^0.6 (sigma: the
+component's standard deviation over the training pictures). So the text-to-image model can start to learn at once, and
+large areas keep more weight than fine detail.
+
+From scratch such a decoder takes hours, because it has to invent a representation at every resolution. So each
+resolution is given one: after the up block that ends at 32, 64 and 128 pixels, the first channels are to be the
+principal components of smaller patches. Every segment between two of them learns alone, fed with the exact input, in
+minutes; then the whole learns to draw sharp pictures. The latents get a little noise, so that small errors of the
+text-to-image model do not show as speckle.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +20,20 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 
 from jsd.train.loop import Plan, fit
 
 PATCH = 32
 CHANNELS = 64
-NOISE = 0.12  # the largest standard deviation of the noise on the decoder's latents, whose own is 1
+NOISE = 0.12  # the largest standard deviation of the noise on the latents a segment is fed with; theirs is 1
+RUNGS = ((8, 16), (4, 12), (2, 8))  # (patch, components) that the decoder holds at 32, 64 and 128 pixels
 
 
 def make_vae() -> AutoencoderKL:
     """A standard AutoencoderKL of 4.4 M parameters: 256 x 256 x 3 <-> 8 x 8 x 64."""
     levels = (16, 24, 48, 96, 128, 128)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         block_out_channels=levels,
         down_block_types=("DownEncoderBlock2D",) * len(levels),
         up_block_types=("UpDecoderBlock2D",) * len(levels),
@@ -35,6 +43,11 @@ def make_vae() -> AutoencoderKL:
         sample_size=256,
         scaling_factor=1.0,
     )
+    for module in vae.decoder.modules():
+        if isinstance(module, ResnetBlock2D):  # residual branches start at nothing
+            torch.nn.init.zeros_(module.conv2.weight)
+            torch.nn.init.zeros_(module.conv2.bias)
+    return vae
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
@@ -44,48 +57,53 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 @dataclass
 class LinearLatents:
-    """The closed-form map. `basis` (3 * PATCH^2, CHANNELS), `mean` (3 * PATCH^2), `scale` (CHANNELS)."""
+    """A closed-form map of patches. `basis` (3 * patch^2, channels), `mean` (3 * patch^2), `scale` (channels)."""
 
+    patch: int
     basis: torch.Tensor
     mean: torch.Tensor
     scale: torch.Tensor
 
     @classmethod
-    def fit(cls, images: np.ndarray, count: int = 1500, seed: int = 0) -> "LinearLatents":
-        """Principal components of the patches of `count` of the images (uint8, n x h x w x 3)."""
+    def fit(
+        cls, images: np.ndarray, patch: int = PATCH, channels: int = CHANNELS, count: int = 1500, seed: int = 0
+    ) -> "LinearLatents":
+        """The first principal components of the patches of `count` of the images (uint8, n x h x w x 3)."""
         chosen = np.sort(np.random.default_rng(seed).choice(len(images), min(count, len(images)), replace=False))
         second, first, n = 0, 0, 0
         for part in np.array_split(chosen, max(1, len(chosen) // 100)):
-            patches = cls._patches(to_tensor(images[part])).flatten(0, 2)
+            patches = cls._patches(to_tensor(images[part]), patch).flatten(0, 2)
             second, first, n = second + patches.T @ patches, first + patches.sum(0), n + len(patches)
         mean = first / n
         variance, vectors = torch.linalg.eigh(second / n - torch.outer(mean, mean))
-        sigma = variance.flip(0)[:CHANNELS].clamp_min(1e-8).sqrt()
+        sigma = variance.flip(0)[:channels].clamp_min(1e-8).sqrt()
         scale = sigma**-0.6
-        return cls(vectors.flip(1)[:, :CHANNELS].contiguous(), mean, scale / (sigma * scale).square().mean().sqrt())
+        return cls(
+            patch, vectors.flip(1)[:, :channels].contiguous(), mean, scale / (sigma * scale).square().mean().sqrt()
+        )
 
     @staticmethod
-    def _patches(x: torch.Tensor) -> torch.Tensor:
+    def _patches(x: torch.Tensor, patch: int) -> torch.Tensor:
         n, c, h, w = x.shape
-        split = x.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH)
-        return split.permute(0, 2, 4, 1, 3, 5).reshape(n, h // PATCH, w // PATCH, -1)
+        split = x.reshape(n, c, h // patch, patch, w // patch, patch)
+        return split.permute(0, 2, 4, 1, 3, 5).reshape(n, h // patch, w // patch, -1)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, CHANNELS, h / PATCH, w / PATCH), overall standard deviation 1."""
-        return (((self._patches(x) - self.mean) @ self.basis) * self.scale).permute(0, 3, 1, 2).contiguous()
+        """(n, 3, h, w) in [-1, 1] -> (n, channels, h / patch, w / patch), overall standard deviation 1."""
+        return (((self._patches(x, self.patch) - self.mean) @ self.basis) * self.scale).permute(0, 3, 1, 2).contiguous()
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """The linear picture of latents: what the decoder has to beat."""
         n, _, h, w = z.shape
         patches = (z.permute(0, 2, 3, 1) / self.scale) @ self.basis.T + self.mean
-        split = patches.reshape(n, h, w, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
-        return split.reshape(n, 3, h * PATCH, w * PATCH)
-
-    def save(self, file: Path) -> None:
-        torch.save(vars(self), file)
+        split = patches.reshape(n, h, w, 3, self.patch, self.patch).permute(0, 3, 1, 4, 2, 5)
+        return split.reshape(n, 3, h * self.patch, w * self.patch)
 
     @classmethod
-    def load(cls, file: Path) -> "LinearLatents":
+    def cached(cls, file: Path, images: np.ndarray, **kwargs: int) -> "LinearLatents":
+        """Read the map from `file`, or fit it and write it there."""
+        if not file.exists():
+            torch.save(vars(cls.fit(images, **kwargs)), file)
         return cls(**torch.load(file, weights_only=True))
 
 
@@ -95,7 +113,9 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def picture_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Absolute error of the colours and of their differences between neighbours (which keeps edges sharp and flat areas flat)."""
+    """Absolute error of the colours and of their differences between neighbours (which keeps edges sharp and
+    flat areas flat).
+    """
     x, y = x.float(), y.float()
     loss = F.l1_loss(x, y)
     for axis in (2, 3):
@@ -103,43 +123,95 @@ def picture_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def segments(vae: AutoencoderKL) -> list[torch.nn.Sequential]:
+    """The decoder cut at the rungs: latents -> 32 px -> 64 px -> 128 px -> picture. Run in order they are
+    `vae.decode`.
+    """
+    decoder = vae.decoder
+    up = decoder.up_blocks
+    return [
+        torch.nn.Sequential(vae.post_quant_conv, decoder.conv_in, decoder.mid_block, up[0], up[1]),
+        torch.nn.Sequential(up[2]),
+        torch.nn.Sequential(up[3]),
+        torch.nn.Sequential(up[4], up[5], decoder.conv_norm_out, decoder.conv_act, decoder.conv_out),
+    ]
+
+
+def _sample(images: np.ndarray, batch: int, rng: np.random.Generator) -> torch.Tensor:
+    x = to_tensor(images[np.sort(rng.choice(len(images), batch, replace=False))])
+    return x.flip(3) if rng.random() < 0.5 else x
+
+
+def _noisy(z: torch.Tensor) -> torch.Tensor:
+    return z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * NOISE
+
+
 def train_decoder(
-    vae: AutoencoderKL, images: np.ndarray, latents: LinearLatents, plan: Plan, folder: Path, accelerator: Accelerator, batch: int = 8
+    vae: AutoencoderKL,
+    images: np.ndarray,
+    latents: LinearLatents,
+    plans: list[tuple[Plan, int]],
+    folder: Path,
+    accelerator: Accelerator,
+    on_save: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train `vae.decoder` (and post_quant_conv) to draw `images` from their latents."""
-    parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    linear = {}
+    """Train the decoder of `vae`: one (plan, batch size) for each of the four segments, then one for the whole."""
+    rungs = [LinearLatents.cached(folder / f"rung-{p}.pt", images, patch=p, channels=c, count=300) for p, c in RUNGS]
+    maps = [latents, *rungs, None]
+    parts = segments(vae)
 
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        x = to_tensor(images[np.sort(rng.choice(len(images), batch, replace=False))])
-        if rng.random() < 0.5:
-            x = x.flip(3)
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            z = latents.encode(x)
-            if step % 50 == 0:
-                linear["linear_db"] = psnr(latents.decode(z), x)
-            z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * NOISE
-        y = vae.decode(z).sample
-        return picture_loss(y, x), {"db": psnr(y.detach(), x), **linear}
+    def segment_loss(k: int, batch: int) -> Callable:
+        width = parts[k][0].resnets[0].in_channels if k else CHANNELS
 
-    fit("decoder", vae, loss_of, plan, folder, accelerator, [{"params": parameters, "lr_scale": 1.0}])
+        def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+            x = _sample(images, batch, rng)
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                z = _noisy(maps[k].encode(x))
+                target = maps[k + 1].encode(x) if maps[k + 1] else x
+            y = parts[k](F.pad(z, (0, 0, 0, 0, 0, width - z.shape[1])))[:, : target.shape[1]].float()
+            if maps[k + 1]:
+                with torch.no_grad():
+                    db = psnr(maps[k + 1].decode(y), x)
+                return F.mse_loss(y, target), {"db": db}
+            return picture_loss(y, x), {"db": psnr(y.detach(), x)}
+
+        return loss_of
+
+    def whole_loss(batch: int) -> Callable:
+        def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+            x = _sample(images, batch, rng)
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                exact = latents.encode(x)
+                z = _noisy(exact)
+            y = vae.decode(z).sample
+            return picture_loss(y, x), {"db": psnr(y.detach(), x), "linear_db": psnr(latents.decode(exact), x)}
+
+        return loss_of
+
+    for k, part in enumerate(parts):
+        plan, batch = plans[k]
+        fit(f"decoder-{k}", part, segment_loss(k, batch), plan, folder, accelerator)
+    plan, batch = plans[-1]
+    fit("decoder", torch.nn.ModuleList(parts), whole_loss(batch), plan, folder, accelerator, on_save=on_save)
 
 
 def train_encoder(
-    vae: AutoencoderKL, images: np.ndarray, latents: LinearLatents, plan: Plan, folder: Path, accelerator: Accelerator, batch: int = 16
+    vae: AutoencoderKL,
+    images: np.ndarray,
+    latents: LinearLatents,
+    plan: Plan,
+    folder: Path,
+    accelerator: Accelerator,
+    batch: int = 16,
 ) -> None:
-    """Regress `vae.encoder` (and quant_conv) onto the closed-form latents, with a variance of about nothing."""
-    parameters = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    """Regress the encoder of `vae` onto the closed-form latents, with a variance of about nothing."""
 
     def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        x = to_tensor(images[np.sort(rng.choice(len(images), batch, replace=False))])
-        if rng.random() < 0.5:
-            x = x.flip(3)
+        x = _sample(images, batch, rng)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             z = latents.encode(x)
         posterior = vae.encode(x).latent_dist
-        return F.mse_loss(posterior.mean.float(), z) + 1e-3 * (posterior.logvar.float() + 20).square().mean(), {
-            "mse": F.mse_loss(posterior.mean.float(), z).item()
-        }
+        mse = F.mse_loss(posterior.mean.float(), z)
+        return mse + 1e-3 * (posterior.logvar.float() + 20).square().mean(), {"mse": mse.item()}
 
-    fit("encoder", vae, loss_of, plan, folder, accelerator, [{"params": parameters, "lr_scale": 1.0}])
+    fit("encoder", torch.nn.ModuleList([vae.encoder, vae.quant_conv]), loss_of, plan, folder, accelerator)

@@ -1,7 +1,8 @@
 """The drawings the embedded model learns from: openly licensed emoji, and the concept each one shows.
 
-`concepts.tsv` lists the concepts (id, emoji, Japanese names, English names; the first name is the canonical one). The icon sets
-are npm packages that hold SVG bodies; `fetch` downloads and unpacks them with npm, `load_drawings` renders them.
+`concepts.tsv` lists the concepts (id, emoji, Japanese names, English names; the first name is the canonical one). The
+icon sets are npm packages that hold SVG bodies; `fetch` downloads and unpacks them with npm, `load_drawings` renders
+them.
 """
 
 import io
@@ -29,7 +30,9 @@ MARGIN = 12  # pixels of background around a drawing
 
 @dataclass(frozen=True)
 class Concept:
-    """Something that can be drawn. `ja` and `en` hold its names, the canonical one first; `emoji` the characters that show it."""
+    """Something that can be drawn. `ja` and `en` hold its names, the canonical one first; `emoji` the
+    characters that show it.
+    """
 
     id: str
     emoji: tuple[str, ...]
@@ -64,13 +67,17 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
 
 
 def fetch(folder: Path) -> None:
-    """Download the icon sets with npm into `folder`/<set>/, unless they are there. Raises CalledProcessError if npm fails."""
+    """Download the icon sets with npm into `folder`/<set>/, unless they are there. Raises CalledProcessError if
+    npm fails.
+    """
     for name, (package, version, _) in ICON_SETS.items():
         if (folder / name / "icons.json").exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=work, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                ["npm", "pack", "--silent", f"{package}@{version}"], cwd=work, check=True, stdout=subprocess.DEVNULL
+            )
             with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
                 archive.extractall(work, filter="data")
             shutil.move(Path(work) / "package", folder / name)
@@ -82,7 +89,9 @@ def codepoints(emoji: str) -> str:
 
 
 def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[Drawing]:
-    """All drawings of `concepts` in the icon sets under `folder` (see `fetch`). Raises ValueError for a concept without any."""
+    """All drawings of `concepts` in the icon sets under `folder` (see `fetch`). Raises ValueError for a concept
+    without any.
+    """
     drawings = []
     sets = {name: _IconSet(folder / name) for name in ICON_SETS}
     for concept in concepts or load_concepts():

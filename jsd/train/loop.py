@@ -1,7 +1,8 @@
-"""The one training loop: AdamW, warm-up and cosine, EMA, mixed precision, resumable checkpoints. What is learned is the caller's.
+"""The one training loop: AdamW, warm-up and cosine, EMA, mixed precision, resumable checkpoints. What is learned is the
+caller's.
 
-Every random choice of step k comes from generators seeded with (seed, k), so a run killed at any moment and resumed gives the same
-curve as one that was not.
+Every random choice of step k comes from generators seeded with (seed, k), so a run killed at any moment and resumed
+gives the same curve as one that was not.
 """
 
 import json
@@ -23,7 +24,9 @@ Loss = Callable[[int, np.random.Generator], tuple[torch.Tensor, dict[str, float]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train. `lr` is the peak of a cosine that ends at 2%; `ema` the largest decay of the average."""
+    """How long and how fast to train. `lr` is the peak of a cosine that ends at 2%; `ema` the largest decay of
+    the average.
+    """
 
     steps: int
     lr: float
@@ -59,9 +62,9 @@ def fit(
 ) -> None:
     """Train `model` in place to its averaged weights, with `loss_of(step, rng) -> (loss, figures to log)`.
 
-    Writes `folder`/`name`.pt (checkpoint, removed by nobody) and `name`.jsonl (the curve); resumes from them. `groups` are optimizer
-    groups whose "lr_scale" multiplies the learning rate. `on_save(step)` runs after each checkpoint, with the averaged weights in the
-    model. Raises FloatingPointError when the loss is not finite.
+    Writes `folder`/`name`.pt (checkpoint, removed by nobody) and `name`.jsonl (the curve); resumes from them. `groups`
+    are optimizer groups whose "lr_scale" multiplies the learning rate. `on_save(step)` runs after each checkpoint, with
+    the averaged weights in the model. Raises FloatingPointError when the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, curve = folder / f"{name}.pt", folder / f"{name}.jsonl"
@@ -87,7 +90,9 @@ def fit(
         with accelerator.autocast():
             loss, figures = loss_of(step, np.random.default_rng((plan.seed, step)))
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step} ({figures}); lower lr or look at the data")
+            raise FloatingPointError(
+                f"{name}: the loss is {loss.item()} at step {step} ({figures}); lower lr or look at the data"
+            )
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, plan.clip)
         optimizer.step()
@@ -99,7 +104,12 @@ def fit(
                 out.write(json.dumps(row) + "\n")
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step + 1}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.state_dict(),
+                "step": step + 1,
+            }
             torch.save(state, file.with_suffix(".tmp"))
             os.replace(file.with_suffix(".tmp"), file)
             ema.store(parameters)

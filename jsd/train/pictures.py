@@ -1,6 +1,8 @@
-"""The training pictures of the embedded model: every drawing in every style but the held-out pairs, rendered once to a file.
+"""The training pictures of the embedded model: every drawing in every style but the held-out pairs, rendered once to a
+file.
 
-`build` writes `pictures.npy` (uint8, count x 256 x 256 x 3, opened as a memory map) and `pictures.json` (drawing and style of each).
+`build` writes `pictures.npy` (uint8, count x 256 x 256 x 3, opened as a memory map) and `pictures.json` (drawing and
+style of each).
 """
 
 import hashlib
@@ -30,7 +32,9 @@ def held_out(concept_id: str, style: str) -> bool:
 
 
 def styles_of(drawing: Drawing) -> list[str]:
-    """The styles a drawing is trained in: all of STYLES and one colour with each of the styles of PAIRS, less the held-out ones."""
+    """The styles a drawing is trained in: all of STYLES and one colour with each of the styles of PAIRS, less
+    the held-out ones.
+    """
     pairs = sorted({pair.split("+")[0] for pair in PAIRS})
     colours = sorted({pair.split("+")[1] for pair in PAIRS})
     chosen = [f"{style}+{colours[_digest(drawing.svg, style) % len(colours)]}" for style in pairs]

@@ -1,7 +1,7 @@
 """The styles of the embedded model, as filters on a drawing: each takes RGBA on a transparent ground and returns RGB.
 
-All arrays are float32 in [0, 1], height x width x channels. The filters are deterministic: the same drawing always gives the same
-picture, so a caption has one answer for each drawing.
+All arrays are float32 in [0, 1], height x width x channels. The filters are deterministic: the same drawing always
+gives the same picture, so a caption has one answer for each drawing.
 """
 
 from collections.abc import Callable
@@ -105,7 +105,8 @@ def _on(colour: str, paint: Callable[..., Image.Image]) -> Callable[[Image.Image
     return lambda drawing: paint(drawing, COLOURS[colour][0])
 
 
-# style -> filter. "plain" has no style words; "blue" is a blue background; "oil+blue" an oil painting on a blue background.
+# style -> filter. "plain" has no style words; "blue" is a blue background; "oil+blue" an oil painting on a blue
+# background.
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "plain": flatten,
     "oil": oil,

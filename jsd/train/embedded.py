@@ -1,0 +1,196 @@
+"""The embedded model, from nothing to a folder: `python -m jsd train embedded` (or `script/train-embedded`).
+
+Drawings -> pictures -> autoencoder -> tokenizer -> text encoder and UNet -> safety checker -> `weights/embedded`. Every
+stage writes its checkpoints and its curve (`*.jsonl`) to the work folder; run it again and it goes on where it stopped.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from tqdm import tqdm
+from transformers import CLIPImageProcessorPil, CLIPTextModel
+
+from jsd.tokenizer import Tokenizer
+from jsd.train import autoencoder, pictures, safety_checker, text_to_image
+from jsd.train.captions import caption, swap_kana
+from jsd.train.drawings import ICON_SETS, Drawing, fetch, load_concepts, load_drawings
+from jsd.train.loop import Plan, make_accelerator
+from jsd.train.styles import STYLES
+from jsd.train.tokenizer import EDGE, train_tokenizer
+from jsd.weights import write_manifest
+
+MAX_LENGTH = 32
+DEFAULTS = {
+    "width": 256,
+    "height": 256,
+    "num_inference_steps": 12,
+    "guidance_scale": 1.5,
+    "scheduler": "DPM_SOLVER_PP_2M_KARRAS",
+}
+# (plan, batch size) of the decoder's four segments and of the whole.
+DECODER = [
+    (Plan(1500, 3e-3, seed=1), 32),
+    (Plan(500, 3e-3, seed=2), 16),
+    (Plan(400, 3e-3, seed=3), 12),
+    (Plan(400, 3e-3, seed=4), 8),
+    (Plan(700, 1.5e-3, seed=5, ema=0.99), 8),
+]
+ENCODER = Plan(1200, 2e-3, seed=6)
+TEXT = Plan(500, 1e-3, seed=7)
+DIFFUSION = Plan(7500, 1.2e-3, seed=8, ema=0.999, save_every=500)
+SAFETY = Plan(1500, 1e-3, seed=9)
+PREVIEW = (
+    "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
+    "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬 鉛筆画"
+)
+
+
+def tokenizer_texts(drawings: list[Drawing], count: int = 60_000) -> list[str]:
+    """Captions for the tokenizer to learn from, and every name once by itself in both kana."""
+    rng = np.random.default_rng(0)
+    names = [name for concept in load_concepts() for name in concept.ja]
+    chosen = rng.integers(len(drawings), size=count)
+    styles = list(STYLES)
+    captions = [caption(drawings[i], styles[rng.integers(len(styles))], rng, EDGE) for i in chosen]
+    return captions + names + [swap_kana(name) for name in names]
+
+
+def picture_weights(drawings: list[Drawing], index: pictures.Pictures) -> np.ndarray:
+    """How often each picture is drawn: every concept alike but for the square root of its drawings, plain ones
+    2.5 times.
+    """
+    count = {}
+    for drawing in drawings:
+        count[drawing.concept.id] = count.get(drawing.concept.id, 0) + 1
+    share = [count[drawings[i].concept.id] ** -0.5 for i in index.drawing]
+    weights = np.array(share) * np.where(np.array(index.style) == "plain", 2.5, 1.0)
+    return weights / weights.sum()
+
+
+def encode_all(latents: autoencoder.LinearLatents, images: np.ndarray, file: Path) -> torch.Tensor:
+    """The latents of all pictures as fp16 (n, 64, 8, 8), computed once."""
+    if not file.exists():
+        parts = [
+            latents.encode(autoencoder.to_tensor(images[i : i + 100])).half()
+            for i in tqdm(range(0, len(images), 100), "latents")
+        ]
+        torch.save(torch.cat(parts), file)
+    return torch.load(file, weights_only=True)
+
+
+def preview(
+    prompts: list[str],
+    tokenizer: Tokenizer,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    file: Path,
+    guidance: float = 1.5,
+) -> None:
+    """Draw the prompts with 10 DDIM steps from fixed noise into one picture."""
+    scheduler = DDIMScheduler(**text_to_image.NOISE_SCHEDULE)
+    scheduler.set_timesteps(10)
+    with torch.no_grad():
+        ids = torch.tensor([tokenizer(text).ids for text in [*prompts, *[""] * len(prompts)]])
+        states = text_encoder(ids).last_hidden_state
+        x_t = torch.randn(len(prompts), autoencoder.CHANNELS, 8, 8, generator=torch.Generator().manual_seed(0))
+        for t in scheduler.timesteps:
+            v, v_none = unet(torch.cat([x_t, x_t]), t, states).sample.chunk(2)
+            x_t = scheduler.step(v_none + guidance * (v - v_none), t, x_t).prev_sample
+        images = torch.cat([vae.decode(z[None]).sample for z in x_t]).clamp(-1, 1)
+    rows = images.unflatten(0, (-1, min(6, len(prompts)))).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    Image.fromarray(((rows + 1) * 127.5).byte().numpy()).save(file)
+
+
+def export(folder: Path, parts: dict, tokenizer: Path, about: dict) -> None:
+    """Write the model as a standard diffusers folder in fp16 with its manifest: to a temporary name first, then
+    renamed.
+    """
+    work = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    for name, part in parts.items():
+        part.half().save_pretrained(work / name, safe_serialization=True)
+        part.float()
+    shutil.copytree(tokenizer, work / "tokenizer")
+    DDIMScheduler(**text_to_image.NOISE_SCHEDULE, set_alpha_to_one=False).save_pretrained(work / "scheduler")
+    safety_checker.image_processor().save_pretrained(work / "feature_extractor")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": ["transformers", CLIPImageProcessorPil.__name__],
+        "requires_safety_checker": True,
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (work / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_manifest(work, name="jsd-embedded", defaults=DEFAULTS, **about)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(work, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def about(count: int) -> dict:
+    """What the manifest says of the training, the data and their licences."""
+    return {
+        "training": f"script/train-embedded: {count} pictures, {DIFFUSION.steps} diffusion steps of 64, v-prediction",
+        "data": {name: f"{package} {version}: {licence}" for name, (package, version, licence) in ICON_SETS.items()},
+        "names": "jsd/train/concepts.tsv, with Unicode CLDR annotations (Unicode-3.0) as a source",
+        "licence": "Apache-2.0",
+        "held_out": "one (concept, style) pair in ten: jsd.train.pictures.held_out",
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m jsd train embedded", description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs"), help="checkpoints, curves, icons (default: runs)")
+    parser.add_argument("--to", type=Path, default=Path("weights/embedded"), help="where the model goes")
+    parser.add_argument("--export-only", action="store_true", help="write the model from the checkpoints there are")
+    args = parser.parse_args(argv)
+    work = args.workdir / "embedded"
+    fetch(args.workdir / "icons")
+    drawings = load_drawings(args.workdir / "icons")
+    index = pictures.build(work, drawings)
+    accelerator = make_accelerator()
+
+    latents = autoencoder.LinearLatents.cached(work / "latents.pt", index.images)
+    torch.manual_seed(0)
+    vae = autoencoder.make_vae()
+    autoencoder.train_decoder(vae, index.images, latents, DECODER, work, accelerator)
+
+    tokenizer_folder = work / "tokenizer"
+    if not (tokenizer_folder / "spiece.model").exists():
+        train_tokenizer(tokenizer_texts(drawings), tokenizer_folder, vocab_size=4000, max_length=MAX_LENGTH)
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    data = text_to_image.Batches(
+        encode_all(latents, index.images, work / "encoded.pt"),
+        picture_weights(drawings, index),
+        lambda i, rng: caption(drawings[index.drawing[i]], index.style[i], rng),
+        tokenizer,
+    )
+    torch.manual_seed(0)
+    text_encoder, unet = text_to_image.make_text_encoder(tokenizer), text_to_image.make_unet()
+    text_to_image.pretrain_text(text_encoder, data, TEXT, work, accelerator)
+
+    def show(step: int) -> None:
+        preview(PREVIEW.split("|"), tokenizer, text_encoder, unet, vae, work / f"preview-{step:06d}.png")
+
+    text_to_image.train_diffusion(text_encoder, unet, data, DIFFUSION, work, accelerator, on_save=show)
+    autoencoder.train_encoder(vae, index.images, latents, ENCODER, work, accelerator)
+    checker = safety_checker.train(drawings, index, SAFETY, work, accelerator)
+    parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae, "safety_checker": checker}
+    export(args.to, parts, tokenizer_folder, about(len(index.images)))
+    print(f"wrote {args.to}")
