@@ -1,1 +1,1 @@
-"""Evaluation: how good the pictures are. Needs the `train` extra: its references are the drawings, its judge is trained."""
+"""Evaluation: how good the pictures are. Its judge is trained on the drawings, so it needs the `train` extra."""

@@ -6,13 +6,11 @@ measured on renderings it has not seen: the drawings at another place, size and 
 """
 
 import hashlib
-import io
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,37 +20,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from tqdm import tqdm
 
+from jsd.eval.references import GROUNDS, MEDIA, References, draw_references, join_style, shrink, split_style
 from jsd.train import styles
 from jsd.train.drawings import Drawing
 from jsd.train.loop import Plan, fit, make_accelerator
-from jsd.train.styles import COLOURS, PAIRS, STYLES, render
 
-SIDE = 64  # pixels a side of what the judge sees
-# A style is a medium on a ground: "oil+blue" is ("oil", "blue"), "oil" ("oil", ""), "blue" ("plain", "blue").
-MEDIA = tuple(style for style in STYLES if style not in COLOURS)
-GROUNDS = ("", *COLOURS)
-PAIRED = tuple(dict.fromkeys(pair.split("+")[0] for pair in PAIRS))
 PLAN = Plan(steps=2500, lr=3e-3, warmup=100, weight_decay=0.05, ema=0.99, save_every=500)
 BATCH = 128
 UNSEEN = 3000  # renderings its accuracy is measured on
-
-
-def split_style(style: str) -> tuple[str, str]:
-    """(medium, ground) of a key of STYLES or PAIRS."""
-    medium = next((part for part in style.split("+") if part in MEDIA), "plain")
-    return medium, next((part for part in style.split("+") if part in COLOURS), "")
-
-
-def join_style(medium: str, ground: str) -> str:
-    """The style's key: the inverse of `split_style`."""
-    return "+".join(part for part in (medium, ground) if part not in ("plain", "")) or "plain"
-
-
-def shrink(image: Image.Image) -> np.ndarray:
-    """An RGB picture of any size as the judge sees it: uint8, SIDE x SIDE x 3."""
-    return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.BOX))
 
 
 @dataclass(frozen=True)
@@ -136,7 +112,7 @@ def make_network(concepts: int) -> nn.Module:
     """A ResNet of 0.95 M parameters: (n, 3, SIDE, SIDE) in [-1, 1] -> logits of concept, medium, ground."""
     widths = (32, 64, 128, 192)
     stem = [nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-    blocks = [_Block(*pair) for pair in zip(widths, widths[1:], strict=False)]
+    blocks = [_Block(*pair) for pair in itertools.pairwise(widths)]
     network = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), _Heads(widths[-1], concepts))
     return network.to(memory_format=torch.channels_last)
 
@@ -144,70 +120,6 @@ def make_network(concepts: int) -> nn.Module:
 def _to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (n, h, w, 3) -> float (n, 3, h, w) in [-1, 1], channels last in memory."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """An RGBA drawing at another size (0.85 to 1.1), angle (up to 8 degrees) and place (up to 1/20 of a side)."""
-    side = drawing.width
-    size = round(side * rng.uniform(0.85, 1.1))
-    moved = drawing.resize((size, size), Image.BICUBIC).rotate(rng.uniform(-8, 8), Image.BICUBIC)
-    x, y = ((side - size) // 2 + rng.integers(-side // 20, side // 20 + 1, size=2)).tolist()
-    canvas = Image.new("RGBA", drawing.size, (255, 255, 255, 0))
-    canvas.paste(moved, (x, y))
-    return canvas
-
-
-def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) -> np.ndarray:
-    """A drawing in a style, uint8, SIDE x SIDE x 3: as it is, or with `rng` displaced and compressed."""
-    if rng is None:
-        return shrink(render(drawing.rgba, style))
-    data = io.BytesIO()
-    render(displace(drawing.rgba, rng), style).save(data, "jpeg", quality=int(rng.integers(60, 95)))
-    return shrink(Image.open(data))
-
-
-def _render_one(seed: int | None, job: tuple[int, Drawing, list[str]]) -> np.ndarray:
-    i, drawing, chosen = job
-    rng = None if seed is None else np.random.default_rng((seed, i))
-    return np.stack([_rendering(drawing, style, rng) for style in chosen])
-
-
-def _map(jobs: list[tuple[int, Drawing, list[str]]], seed: int | None, name: str) -> Iterator[np.ndarray]:
-    """The renderings of each job, in processes where there are enough to pay for them."""
-    work = partial(_render_one, seed)
-    if len(jobs) < 50:
-        yield from map(work, jobs)
-        return
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from tqdm(pool.map(work, jobs, chunksize=8), name, len(jobs))
-
-
-@dataclass(frozen=True)
-class References:
-    """Pictures with their answers: `images` uint8 (n, SIDE, SIDE, 3); `concept` ids and `style` keys, n each."""
-
-    images: np.ndarray
-    concept: list[str]
-    style: list[str]
-
-
-def references(drawings: list[Drawing], seed: int | None = None, count: int | None = None) -> References:
-    """Every drawing in all of STYLES and, for each medium of PAIRS, on one colour; held-out pairs too.
-
-    With `seed` every one is displaced and compressed (see `displace`), other seeds differently; `count` takes that many
-    of the drawings' styles at random.
-    """
-    rng = np.random.default_rng(seed)
-    jobs = [
-        (i, drawing, [*STYLES, *(join_style(medium, rng.choice(GROUNDS[1:])) for medium in PAIRED)])
-        for i, drawing in enumerate(drawings)
-    ]
-    if count is not None:
-        each = max(1, round(count / len(jobs)))
-        jobs = [(i, d, rng.choice(chosen, min(each, len(chosen)), replace=False).tolist()) for i, d, chosen in jobs]
-    images = np.concatenate(list(_map(jobs, seed, "references")))
-    rows = [(drawing.concept.id, style) for _, drawing, chosen in jobs for style in chosen]
-    return References(images, [concept for concept, _ in rows], [style for _, style in rows])
 
 
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -238,10 +150,10 @@ def accuracy(judge: Judge, unseen: References) -> dict[str, float]:
     return {"top1": float(np.mean(concept)), "style": float(np.mean(style))}
 
 
-def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN) -> Judge:
+def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int = BATCH) -> Judge:
     """Train a judge of the concepts of `drawings`, on all their pictures; checkpoints and the curve go to `folder`."""
     accelerator = make_accelerator()
-    known = references(drawings)
+    known = draw_references(drawings)
     concepts = sorted(set(known.concept))
     split = [split_style(style) for style in known.style]
     answers = torch.tensor(
@@ -251,7 +163,7 @@ def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN) -> Judge:
     network = make_network(len(concepts)).to(accelerator.device)
 
     def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen = rng.integers(len(known.images), size=BATCH)
+        chosen = rng.integers(len(known.images), size=batch)
         with torch.autocast(accelerator.device.type, enabled=False):
             x = augment(_to_tensor(known.images[chosen]).to(accelerator.device), rng)
         logits, truth = network(x), answers[chosen].to(accelerator.device)
@@ -266,15 +178,16 @@ def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN) -> Judge:
 def get(drawings: list[Drawing], folder: Path) -> Judge:
     """The judge of these drawings in `folder`, trained and measured first (minutes) if it is not there yet.
 
-    It is kept under a hash of the drawings, the style filters and this module: whatever changes it makes another.
+    It is kept under a hash of the drawings, the style filters and the judge's own code: a change of them makes another.
     """
-    key = hashlib.sha256(Path(__file__).read_bytes() + Path(styles.__file__).read_bytes())
+    sources = (Path(__file__), Path(__file__).with_name("references.py"), Path(styles.__file__))
+    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     for drawing in drawings:
         key.update(f"{drawing.concept.id}|{drawing.svg}|".encode())
     place = folder / f"judge-{key.hexdigest()[:12]}"
     file = place / "judge.safetensors"
     if not file.exists():
-        judge = train(drawings, place)
-        judge.accuracy = accuracy(judge, references(drawings, seed=1, count=UNSEEN))
+        judge = train(drawings, place, PLAN)
+        judge.accuracy = accuracy(judge, draw_references(drawings, seed=1, count=UNSEEN))
         judge.save(file)
     return Judge.load(file)

@@ -4,11 +4,10 @@ A patch of 32 x 32 pixels becomes 64 numbers: its principal components, each div
 component's standard deviation over the training pictures). So the text-to-image model can start to learn at once, and
 large areas keep more weight than fine detail.
 
-From scratch such a decoder takes hours, because it has to invent a representation at every resolution. So each
-resolution is given one: after the up block that ends at 32, 64 and 128 pixels, the first channels are to be the
-principal components of smaller patches. Every segment between two of them learns alone, fed with the exact input, in
-minutes; then the whole learns to draw sharp pictures. The latents get a little noise, so that small errors of the
-text-to-image model do not show as speckle.
+From scratch such a decoder takes hours, because it has to invent a representation at every resolution. So it grows, and
+each resolution is given one: after the up block that ends at 32, 64 and 128 pixels, the first channels are to be the
+principal components of smaller patches. Most steps are taken while pictures are still small, and cheap. The latents get
+a little noise, so that small errors of the text-to-image model do not show as speckle.
 """
 
 from collections.abc import Callable
@@ -155,44 +154,41 @@ def train_decoder(
     accelerator: Accelerator,
     on_save: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train the decoder of `vae`: one (plan, batch size) for each of the four segments, then one for the whole."""
+    """Train the decoder of `vae`: one (plan, batch size) for each of its `segments`, trained with those before it."""
     rungs = [LinearLatents.cached(folder / f"rung-{p}.pt", images, patch=p, channels=c, count=300) for p, c in RUNGS]
-    maps = [latents, *rungs, None]
     parts = segments(vae)
 
-    def segment_loss(k: int, batch: int) -> Callable:
-        width = parts[k][0].resnets[0].in_channels if k else CHANNELS
-
+    def grown_to(count: int, batch: int) -> Callable:
         def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
             x = _sample(images, batch, rng)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                z = _noisy(maps[k].encode(x))
-                target = maps[k + 1].encode(x) if maps[k + 1] else x
-            y = parts[k](F.pad(z, (0, 0, 0, 0, 0, width - z.shape[1])))[:, : target.shape[1]].float()
-            if maps[k + 1]:
-                with torch.no_grad():
-                    db = psnr(maps[k + 1].decode(y), x)
-                return F.mse_loss(y, target), {"db": db}
-            return picture_loss(y, x), {"db": psnr(y.detach(), x)}
+                h = _noisy(latents.encode(x))
+                targets = [rung.encode(x) for rung in rungs[:count]]
+            loss, figures = torch.zeros(()), {}
+            for k, part in enumerate(parts[:count]):
+                h = part(h)
+                if k < len(rungs):
+                    y = h[:, : targets[k].shape[1]].float()
+                    loss = loss + F.mse_loss(y, targets[k]) * (1.0 if count <= len(rungs) else 0.1)
+                    with torch.no_grad():
+                        figures[f"db_{k}"] = psnr(rungs[k].decode(y), x)
+                else:
+                    loss = loss + picture_loss(h, x)
+                    figures["db"] = psnr(h.detach(), x)
+            return loss, figures
 
         return loss_of
 
-    def whole_loss(batch: int) -> Callable:
-        def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-            x = _sample(images, batch, rng)
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                exact = latents.encode(x)
-                z = _noisy(exact)
-            y = vae.decode(z).sample
-            return picture_loss(y, x), {"db": psnr(y.detach(), x), "linear_db": psnr(latents.decode(exact), x)}
-
-        return loss_of
-
-    for k, part in enumerate(parts):
-        plan, batch = plans[k]
-        fit(f"decoder-{k}", part, segment_loss(k, batch), plan, folder, accelerator)
-    plan, batch = plans[-1]
-    fit("decoder", torch.nn.ModuleList(parts), whole_loss(batch), plan, folder, accelerator, on_save=on_save)
+    for k, (plan, batch) in enumerate(plans, start=1):
+        fit(
+            f"decoder-{k}",
+            torch.nn.ModuleList(parts[:k]),
+            grown_to(k, batch),
+            plan,
+            folder,
+            accelerator,
+            on_save=on_save,
+        )
 
 
 def train_encoder(

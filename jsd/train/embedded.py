@@ -1,6 +1,7 @@
 """The embedded model, from nothing to a folder: `python -m jsd train embedded` (or `script/train-embedded`).
 
-Drawings -> pictures -> autoencoder -> tokenizer -> text encoder and UNet -> safety checker -> `weights/embedded`. Every
+Drawings -> pictures -> closed-form latents -> tokenizer -> text encoder and UNet -> autoencoder -> safety checker ->
+`weights/embedded`. Every
 stage writes its checkpoints and its curve (`*.jsonl`) to the work folder; run it again and it goes on where it stopped.
 """
 
@@ -8,11 +9,12 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPImageProcessorPil, CLIPTextModel
@@ -34,18 +36,17 @@ DEFAULTS = {
     "guidance_scale": 1.5,
     "scheduler": "DPM_SOLVER_PP_2M_KARRAS",
 }
-# (plan, batch size) of the decoder's four segments and of the whole.
+# (plan, batch size) for the decoder up to 32, 64, 128 and 256 pixels.
 DECODER = [
     (Plan(1500, 3e-3, seed=1), 32),
-    (Plan(500, 3e-3, seed=2), 16),
-    (Plan(400, 3e-3, seed=3), 12),
-    (Plan(400, 3e-3, seed=4), 8),
-    (Plan(700, 1.5e-3, seed=5, ema=0.99), 8),
+    (Plan(500, 2e-3, seed=2), 16),
+    (Plan(400, 2e-3, seed=3), 12),
+    (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
 ]
-ENCODER = Plan(1200, 2e-3, seed=6)
+ENCODER = Plan(600, 2e-3, seed=6)
 TEXT = Plan(500, 1e-3, seed=7)
 DIFFUSION = Plan(7500, 1.2e-3, seed=8, ema=0.999, save_every=500)
-SAFETY = Plan(1500, 1e-3, seed=9)
+SAFETY = Plan(1000, 1e-3, seed=9)
 PREVIEW = (
     "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
     "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬 鉛筆画"
@@ -90,11 +91,11 @@ def preview(
     tokenizer: Tokenizer,
     text_encoder: CLIPTextModel,
     unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
+    decode: Callable[[torch.Tensor], torch.Tensor],
     file: Path,
     guidance: float = 1.5,
 ) -> None:
-    """Draw the prompts with 10 DDIM steps from fixed noise into one picture."""
+    """Draw the prompts with 10 DDIM steps from fixed noise into one picture, a multiple of six of them."""
     scheduler = DDIMScheduler(**text_to_image.NOISE_SCHEDULE)
     scheduler.set_timesteps(10)
     with torch.no_grad():
@@ -104,8 +105,8 @@ def preview(
         for t in scheduler.timesteps:
             v, v_none = unet(torch.cat([x_t, x_t]), t, states).sample.chunk(2)
             x_t = scheduler.step(v_none + guidance * (v - v_none), t, x_t).prev_sample
-        images = torch.cat([vae.decode(z[None]).sample for z in x_t]).clamp(-1, 1)
-    rows = images.unflatten(0, (-1, min(6, len(prompts)))).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+        images = decode(x_t).clamp(-1, 1)
+    rows = images.unflatten(0, (-1, 6)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     Image.fromarray(((rows + 1) * 127.5).byte().numpy()).save(file)
 
 
@@ -167,10 +168,6 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = make_accelerator()
 
     latents = autoencoder.LinearLatents.cached(work / "latents.pt", index.images)
-    torch.manual_seed(0)
-    vae = autoencoder.make_vae()
-    autoencoder.train_decoder(vae, index.images, latents, DECODER, work, accelerator)
-
     tokenizer_folder = work / "tokenizer"
     if not (tokenizer_folder / "spiece.model").exists():
         train_tokenizer(tokenizer_texts(drawings), tokenizer_folder, vocab_size=4000, max_length=MAX_LENGTH)
@@ -186,9 +183,13 @@ def main(argv: list[str] | None = None) -> None:
     text_to_image.pretrain_text(text_encoder, data, TEXT, work, accelerator)
 
     def show(step: int) -> None:
-        preview(PREVIEW.split("|"), tokenizer, text_encoder, unet, vae, work / f"preview-{step:06d}.png")
+        preview(PREVIEW.split("|"), tokenizer, text_encoder, unet, latents.decode, work / f"preview-{step:06d}.png")
 
     text_to_image.train_diffusion(text_encoder, unet, data, DIFFUSION, work, accelerator, on_save=show)
+
+    torch.manual_seed(0)
+    vae = autoencoder.make_vae()
+    autoencoder.train_decoder(vae, index.images, latents, DECODER, work, accelerator)
     autoencoder.train_encoder(vae, index.images, latents, ENCODER, work, accelerator)
     checker = safety_checker.train(drawings, index, SAFETY, work, accelerator)
     parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae, "safety_checker": checker}
