@@ -138,10 +138,13 @@ def train_diffusion(
     accelerator: Accelerator,
     batch: int = 64,
     dropout: float = 0.1,
+    frozen: float = 0.67,
     on_save: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train both under the v-prediction loss (arXiv 2202.00512, sec. 4) with caption dropout for guidance
-    (arXiv 2207.12598).
+    """Train both under the v-prediction loss (arXiv 2202.00512, sec. 4) with caption dropout (arXiv 2207.12598).
+
+    The text encoder stays as it is for a share `frozen` of the steps: the first gradients of a UNet that can't read yet
+    undid what the warm-up taught it (its retrieval fell from 0.95 to 0.58 in 1000 steps, and the UNet learnt slowly).
     """
     unet.set_attn_processor(AttnProcessor())  # on 4 x 4 positions plain attention trains faster than the fused kernel
     noise = DDPMScheduler(**NOISE_SCHEDULE)
@@ -153,6 +156,7 @@ def train_diffusion(
         return F.mse_loss(v.float(), noise.get_velocity(x_0, eps, t))
 
     def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        text_encoder.requires_grad_(step >= frozen * plan.steps)
         x_0, ids = data.draw(batch, rng, dropout)
         figures = {}
         if step % 250 == 0:
@@ -161,11 +165,13 @@ def train_diffusion(
                 shuffled, empty = probe[1].roll(1, 0), data.ids([""] * 64)
                 for name, other in (("right", probe[1]), ("wrong", shuffled), ("none", empty)):
                     figures[name] = error(probe[0], other, last).item()
-        return error(x_0, ids, torch.from_numpy(rng.integers(0, 1000, batch))), figures
+        # More of the noisy steps, where it is decided what the picture shows.
+        t = torch.from_numpy((1000 * rng.random(batch) ** 0.6).astype(np.int64))
+        return error(x_0, ids, t), figures
 
     groups = [
         {"params": list(unet.parameters()), "lr_scale": 1.0},
-        {"params": list(text_encoder.parameters()), "lr_scale": 0.3},
+        {"params": list(text_encoder.parameters()), "lr_scale": 0.1},
     ]
     both = torch.nn.ModuleDict({"text": text_encoder, "unet": unet})
     fit("diffusion", both, loss_of, plan, folder, accelerator, groups, on_save)

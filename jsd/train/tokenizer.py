@@ -15,9 +15,9 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int, max_len
 
     A unigram model with every character of `texts` and NFKC + case folding inside it, so that half- and full-width
     spellings are one. Ids in T5's order (pad 0, eos 1, unk 2). No byte fallback: transformers' T5Tokenizer switches it
-    off, and both must agree. The texts may hold EDGE around words, so that no piece swallows two of them
-    (猫の肖像画), which would not compose. `vocab_size` is an upper bound. Raises RuntimeError (from sentencepiece) when the texts
-    have more characters than that.
+    off, and both must agree. The texts may hold EDGE around words: no piece then swallows two of them, as 猫の肖像画
+    in one piece would, which does not compose. `vocab_size` is an upper bound. Raises RuntimeError (from sentencepiece)
+    when the texts have more characters than that.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / "spiece.tmp"

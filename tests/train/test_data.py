@@ -51,13 +51,14 @@ def test_a_drawing_is_transparent_around_its_figure():
     assert rgba[SIZE // 2, SIZE // 2].tolist() == [208, 32, 32, 255]
 
 
-@pytest.mark.parametrize("style", [*STYLES, *PAIRS])
-def test_every_style_keeps_the_size_and_changes_the_picture_its_own_way(style):
+def test_every_style_keeps_the_size_and_changes_the_picture_its_own_way():
     rgba = drawing().rgba
-    picture = render(rgba, style)
-    assert (picture.mode, picture.size) == ("RGB", (SIZE, SIZE))
-    others = [np.asarray(render(rgba, other), float) for other in [*STYLES, *PAIRS] if other != style]
-    assert min(np.abs(np.asarray(picture, float) - other).mean() for other in others) > 1
+    rendered = {style: render(rgba, style) for style in [*STYLES, *PAIRS]}
+    assert {(picture.mode, picture.size) for picture in rendered.values()} == {("RGB", (SIZE, SIZE))}
+    arrays = {style: np.asarray(picture, float) for style, picture in rendered.items()}
+    for style, picture in arrays.items():
+        nearest = min((np.abs(picture - other).mean(), name) for name, other in arrays.items() if name != style)
+        assert nearest[0] > 1, (style, nearest)
 
 
 def test_styles_are_deterministic_and_do_what_they_say():
