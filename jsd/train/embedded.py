@@ -43,10 +43,10 @@ DECODER = [
     (Plan(400, 2e-3, seed=3), 12),
     (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
 ]
-ENCODER = Plan(600, 2e-3, seed=6)
-TEXT = Plan(500, 1e-3, seed=7)
-DIFFUSION = Plan(7500, 1.2e-3, seed=8, ema=0.999, save_every=500)
-SAFETY = Plan(1000, 1e-3, seed=9)
+ENCODER = Plan(400, 2e-3, seed=6)
+TEXT = Plan(700, 1.5e-3, seed=7)
+DIFFUSION = Plan(4800, 1.5e-3, seed=8, ema=0.999, save_every=500)
+SAFETY = Plan(800, 1e-3, seed=9)
 PREVIEW = (
     "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
     "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬 鉛筆画"
@@ -120,7 +120,9 @@ def export(folder: Path, parts: dict, tokenizer: Path, about: dict) -> None:
         part.half().save_pretrained(work / name, safe_serialization=True)
         part.float()
     shutil.copytree(tokenizer, work / "tokenizer")
-    DDIMScheduler(**text_to_image.NOISE_SCHEDULE, set_alpha_to_one=False).save_pretrained(work / "scheduler")
+    DDIMScheduler(**text_to_image.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(
+        work / "scheduler"
+    )
     safety_checker.image_processor().save_pretrained(work / "feature_extractor")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -159,7 +161,6 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m jsd train embedded", description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="checkpoints, curves, icons (default: runs)")
     parser.add_argument("--to", type=Path, default=Path("weights/embedded"), help="where the model goes")
-    parser.add_argument("--export-only", action="store_true", help="write the model from the checkpoints there are")
     args = parser.parse_args(argv)
     work = args.workdir / "embedded"
     fetch(args.workdir / "icons")
