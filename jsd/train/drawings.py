@@ -67,12 +67,17 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
 
 
 def fetch(folder: Path) -> None:
-    """Download the icon sets with npm into `folder`/<set>/, unless they are there. Raises CalledProcessError if
-    npm fails.
+    """Download the icon sets with npm into `folder`/<set>/, unless they are there.
+
+    Raises FileNotFoundError without npm, CalledProcessError if it fails.
     """
     for name, (package, version, _) in ICON_SETS.items():
         if (folder / name / "icons.json").exists():
             continue
+        if shutil.which("npm") is None:
+            raise FileNotFoundError(
+                f"npm is needed to fetch {package} into {folder / name}; install Node.js, which has it"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             subprocess.run(
