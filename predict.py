@@ -79,6 +79,12 @@ class Predictor(BasePredictor):
             ge=1,
             le=500,
         ),
+        steps: int | None = Input(
+            default=None,
+            description="Another name for num_inference_steps.",
+            ge=1,
+            le=500,
+        ),
         guidance_scale: float | None = Input(
             default=None,
             description="How closely to follow the prompt; 1: no guidance, half the work. Left out: the model's own.",
@@ -122,13 +128,15 @@ class Predictor(BasePredictor):
         if image is not None or mask is not None or prompt_strength != 0.8:
             name = "image" if image is not None else "mask" if mask is not None else "prompt_strength"
             raise InputError(name, "image-to-image is not available yet; leave out image, mask and prompt_strength")
+        if None not in (steps, num_inference_steps):
+            raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         request = Request(
             prompt=prompt,
             negative_prompt=negative_prompt,
             width=width,
             height=height,
             num_outputs=num_outputs,
-            num_inference_steps=num_inference_steps,
+            num_inference_steps=steps if num_inference_steps is None else num_inference_steps,
             guidance_scale=guidance_scale,
             scheduler=scheduler,
             seed=seed,

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, WeightsError, shown
+from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, SettingError, WeightsError, shown
 
 PROMPT = "サラリーマン 油絵"
 IMAGE_INPUTS = ("image", "mask", "prompt_strength")
@@ -39,20 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a check that says no, 2 for what the user got wrong."""
     argv = list(sys.argv[1:] if argv is None else argv)
     # These two read their own flags, and only they need their libraries.
-    if argv[:1] == ["eval"]:
-        from jsd.eval import quality
+    try:
+        if argv[:1] == ["eval"]:
+            from jsd.eval import quality
 
-        return quality.main(argv[1:]) or 0
-    if argv[:1] == ["train"]:
-        from jsd import train
+            return quality.main(argv[1:]) or 0
+        if argv[:1] == ["train"]:
+            from jsd import train
 
-        return train.main(argv[1:]) or 0
+            return train.main(argv[1:]) or 0
+    except ModuleNotFoundError as error:
+        print(f"error: the package {error.name} is missing; run script/bootstrap {argv[0]}", file=sys.stderr)
+        return 2
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         # InputError and its like carry a message for the user; an unexpected ValueError names its type.
-        known = isinstance(error, InputError | NSFWError | NaNError | WeightsError | OSError)
+        known = isinstance(error, InputError | NSFWError | NaNError | WeightsError | SettingError | OSError)
         print(f"error: {'' if known else type(error).__name__ + ': '}{error}", file=sys.stderr)
         return 2
 

@@ -157,7 +157,7 @@ class Engine:
         if ticket.progress:
             ticket.progress(ticket.job.done, ticket.job.total)
         if ticket.job.finished and not ticket.future.cancelled():
-            self._end(ticket, sampling.finish(self.components, ticket.job))
+            self._end(ticket, sampling.finish(self.components, ticket.job, ticket.future.cancelled))
 
     def _end(self, ticket: Ticket, result: Result | None = None, error: BaseException | None = None) -> None:
         self._active.remove(ticket)

@@ -36,8 +36,10 @@ SCHEDULER_NAMES = (
     "LCM",
 )
 
-# Characters that leave no ink: a prompt of these alone asks for nothing.
-INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
+# Characters that leave no ink, by category and by name (Hangul fillers, the blank Braille cell): a prompt of these
+# alone asks for nothing.
+INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me", "Cn", "Co")
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 class InputError(ValueError):
@@ -54,6 +56,10 @@ class NSFWError(ValueError):
 
 class NaNError(ValueError):
     """Latents or pixels became NaN or infinite: there is no picture to show."""
+
+
+class SettingError(ValueError):
+    """A setting in the environment that can't be used; the message names it."""
 
 
 class WeightsError(ValueError):
@@ -98,7 +104,7 @@ class Request:
 
     def __post_init__(self):
         _check_text("prompt", self.prompt)
-        if all(unicodedata.category(c) in INVISIBLE for c in self.prompt):
+        if all(c in BLANKS or unicodedata.category(c) in INVISIBLE for c in self.prompt):
             raise InputError("prompt", f"{shown(self.prompt)} is blank; say in words what the picture shows, e.g. 猫")
         _check_text("negative_prompt", self.negative_prompt)
         for name in ("width", "height"):

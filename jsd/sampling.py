@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,14 +158,18 @@ def advance(job: Job, eps: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
-def finish(components: Components, job: Job) -> Result:
-    """Latents to pictures: decoded, checked, marked.
+def finish(components: Components, job: Job, cancelled: Callable[[], bool] = lambda: False) -> Result:
+    """Latents to pictures: decoded, checked, marked. Asks `cancelled` before each picture.
 
-    Raises `NaNError` if the latents or pixels are not finite, `NSFWError` if the safety checker flags every picture,
-    and whatever the checker raises: it fails closed.
+    Raises `CancelledError` when it says so, `NaNError` if the latents or pixels are not finite, `NSFWError` if the
+    safety checker flags every picture, and whatever the checker raises: it fails closed.
     """
     start = time.perf_counter()
-    images = [decode(components, x_0) for x_0 in job.x_t]  # one at a time bounds the memory
+    images = []
+    for x_0 in job.x_t:  # one at a time bounds the memory
+        if cancelled():
+            raise CancelledError
+        images.append(decode(components, x_0))
     job.timings["decode"] = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -207,6 +212,6 @@ def decode(components: Components, x_0: torch.Tensor) -> Image.Image:
         z = z + config.shift_factor
     pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0][0].float()
     if not pixels.isfinite().all():
-        raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=float32")
+        raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=fp32")
     pixels = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsd import watermark, weights
-from jsd.request import shown
+from jsd.request import SettingError, shown
 
 if TYPE_CHECKING:
     from jsd.engine import Engine
     from jsd.weights import Components
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-
-
-class SettingError(ValueError):
-    """A setting in the environment that can't be used; the message names it."""
 
 
 def load_components(folder: str | Path | None = None) -> Components:

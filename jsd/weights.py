@@ -122,6 +122,7 @@ def load(
 
     folder, device = Path(folder), torch.device(device)
     manifest = verify(folder)
+    _check_defaults(folder, manifest.get("defaults", {}))
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
 
@@ -143,11 +144,14 @@ def load(
     cell = 2 ** (len(vae.config.block_out_channels) - 1)
     sample_size = unet.config.sample_size
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    settings = {"width": width * cell, "height": height * cell, **manifest.get("defaults", {})}
-    _check_defaults(folder, settings)
+    defaults = Defaults(**{"width": width * cell, "height": height * cell, **manifest.get("defaults", {})}, cell=cell)
+    try:
+        Request("defaults").resolve(defaults)
+    except InputError as error:
+        raise WeightsError(f"{folder / MANIFEST}: defaults: {error}") from error
     return Components(
         name=str(manifest.get("name", folder.name)),
-        defaults=Defaults(**settings, cell=cell),
+        defaults=defaults,
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         unet=unet,
@@ -197,7 +201,7 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
 
 def _check_defaults(folder: Path, defaults: Any) -> None:
     allowed = {f.name for f in fields(Defaults)} - {"cell"}
-    if not isinstance(defaults, dict) or not set(defaults) <= allowed:
+    if not isinstance(defaults, dict) or not set(defaults) <= allowed or None in defaults.values():
         raise WeightsError(f"{folder / MANIFEST}: defaults {shown(defaults)}; allowed are {', '.join(sorted(allowed))}")
     try:
         Request(prompt="defaults", **defaults)

@@ -67,6 +67,7 @@ def test_limits_are_those_of_request(declared):
         "height": size,
         "num_outputs": (1, request.MAX_OUTPUTS),
         "num_inference_steps": (1, request.MAX_STEPS),
+        "steps": (1, request.MAX_STEPS),
         "guidance_scale": (request.MIN_GUIDANCE, request.MAX_GUIDANCE),
         "scheduler": (None, None),
         "seed": (0, request.MAX_SEED),
@@ -84,7 +85,7 @@ def test_choices_and_defaults_are_those_of_request(declared):
     }
     own = request.Request(cli.PROMPT)
     for name, value in defaults().items():
-        if name not in cli.IMAGE_INPUTS:
+        if name not in (*cli.IMAGE_INPUTS, "steps"):
             assert value == getattr(own, name), name
 
 
@@ -158,6 +159,8 @@ def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
         ({"width": 100}, "width: 100 .* multiples of 16"),
         ({"seed": 2**63}, "seed: "),
         ({"num_inference_steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
+        ({"steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
+        ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),
         ({"image": "cat.png"}, "image: image-to-image is not available yet"),
         ({"mask": "cat.png"}, "mask: image-to-image is not available yet"),
         ({"prompt_strength": 0.5}, "prompt_strength: image-to-image is not available yet"),
@@ -187,7 +190,7 @@ def test_a_failing_checker_shows_nothing(predictor, monkeypatch):
         draw(predictor, prompt="猫")
 
 
-def test_cancelling_ends_the_work(predictor):
+def test_cancelling_ends_the_work(predictor, capsys):
     async def cancel_midway():
         task = asyncio.ensure_future(predictor.predict(**defaults() | {"prompt": "猫", "num_inference_steps": 500}))
         await asyncio.sleep(0.2)
@@ -197,6 +200,8 @@ def test_cancelling_ends_the_work(predictor):
 
     asyncio.run(cancel_midway())
     assert len(draw(predictor, prompt="猫")) == 1
+    assert "500/500" not in capsys.readouterr().out
+    assert not predictor.engine._active
 
 
 def test_files_are_apart_and_do_not_pile_up(predictor):

@@ -24,8 +24,7 @@ from jsd.eval import judge as judges
 from jsd.eval.judge import Verdict
 from jsd.eval.prompts import GROUPS, Task, sample_aliases, sample_pairs
 from jsd.eval.references import PAIRED, split_style
-from jsd.request import InputError, NaNError, NSFWError, Request, WeightsError
-from jsd.settings import SettingError
+from jsd.request import InputError, NaNError, NSFWError, Request, SettingError, WeightsError
 from jsd.train.drawings import fetch, load_concepts, load_drawings
 from jsd.train.styles import STYLES
 from jsd.weights import Components
@@ -146,15 +145,15 @@ def main(argv: Sequence[str]) -> int:
     result = report(tasks, verdicts) | {"judge": judge.accuracy, "model": components.name, "seed": arguments.seed}
     result |= {"settings": [defaults.scheduler, defaults.num_inference_steps, defaults.guidance_scale]}
     print(table(tasks, result))
-    if arguments.sheet:
-        work = arguments.sheet.with_name(f".{arguments.sheet.name}")
-        sheet(tasks, images, verdicts).save(work)
-        os.replace(work, arguments.sheet)
     text = json.dumps(result, ensure_ascii=False)
     if arguments.json:
         work = arguments.json.with_name(f".{arguments.json.name}")
         work.write_text(text + "\n", encoding="utf-8")
         os.replace(work, arguments.json)
+    if arguments.sheet:
+        work = arguments.sheet.with_name(f".{arguments.sheet.name}")
+        sheet(tasks, images, verdicts).save(work, "PNG")
+        os.replace(work, arguments.sheet)
     print(text)
     return 0
 

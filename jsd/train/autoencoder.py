@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
-from jsd.train.loop import Plan, fit
+from jsd.train.loop import Plan, fit, save_atomically
 
 PATCH = 32
 CHANNELS = 64
@@ -102,7 +102,7 @@ class LinearLatents:
     def cached(cls, file: Path, images: np.ndarray, **kwargs: int) -> "LinearLatents":
         """Read the map from `file`, or fit it and write it there."""
         if not file.exists():
-            torch.save(vars(cls.fit(images, **kwargs)), file)
+            save_atomically(vars(cls.fit(images, **kwargs)), file)
         return cls(**torch.load(file, weights_only=True))
 
 

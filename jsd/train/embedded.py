@@ -23,7 +23,7 @@ from jsd.tokenizer import Tokenizer
 from jsd.train import autoencoder, pictures, safety_checker, text_to_image
 from jsd.train.captions import caption, swap_kana
 from jsd.train.drawings import ICON_SETS, Drawing, fetch, load_concepts, load_drawings
-from jsd.train.loop import Plan, make_accelerator
+from jsd.train.loop import Plan, make_accelerator, save_atomically
 from jsd.train.styles import STYLES
 from jsd.train.tokenizer import EDGE, train_tokenizer
 from jsd.weights import write_manifest
@@ -82,8 +82,13 @@ def encode_all(latents: autoencoder.LinearLatents, images: np.ndarray, file: Pat
             latents.encode(autoencoder.to_tensor(images[i : i + 100])).half()
             for i in tqdm(range(0, len(images), 100), "latents")
         ]
-        torch.save(torch.cat(parts), file)
-    return torch.load(file, weights_only=True)
+        save_atomically(torch.cat(parts), file)
+    encoded = torch.load(file, weights_only=True)
+    if len(encoded) != len(images):
+        raise ValueError(
+            f"{file} holds {len(encoded)} latents, but there are {len(images)} pictures; delete its folder"
+        )
+    return encoded
 
 
 def preview(

@@ -22,6 +22,12 @@ from tqdm import tqdm
 Loss = Callable[[int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
 
 
+def save_atomically(value: object, file: Path) -> None:
+    """`torch.save` to a temporary name, then renamed: a kill leaves the old file or the new one."""
+    torch.save(value, file.with_suffix(".tmp"))
+    os.replace(file.with_suffix(".tmp"), file)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast to train. `lr` is the peak of a cosine that ends at 2%; `ema` the largest decay of
@@ -110,8 +116,7 @@ def fit(
                 "ema": ema.state_dict(),
                 "step": step + 1,
             }
-            torch.save(state, file.with_suffix(".tmp"))
-            os.replace(file.with_suffix(".tmp"), file)
+            save_atomically(state, file)
             ema.store(parameters)
             ema.copy_to(parameters)
             model.eval()

@@ -37,7 +37,6 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int, max_len
         minloglevel=2,
     )
     prefix.with_name("spiece.tmp.vocab").unlink()
-    os.replace(prefix.with_name("spiece.tmp.model"), folder / "spiece.model")
     config = {
         "tokenizer_class": "T5Tokenizer",
         "model_max_length": max_length,
@@ -48,3 +47,4 @@ def train_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int, max_len
         "unk_token": "<unk>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(prefix.with_name("spiece.tmp.model"), folder / "spiece.model")
