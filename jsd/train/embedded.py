@@ -43,10 +43,10 @@ DECODER = [
     (Plan(400, 2e-3, seed=3), 12),
     (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
 ]
-ENCODER = Plan(400, 2e-3, seed=6)
+ENCODER = Plan(120, 2e-3, warmup=20, seed=6, ema=0.95)
 TEXT = Plan(700, 1.5e-3, seed=7)
 DIFFUSION = Plan(4800, 1.5e-3, seed=8, ema=0.999, save_every=500)
-SAFETY = Plan(800, 1e-3, seed=9)
+SAFETY = Plan(500, 2e-3, warmup=50, seed=9, ema=0.98)
 PREVIEW = (
     "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
     "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬 鉛筆画"
@@ -124,6 +124,12 @@ def export(folder: Path, parts: dict, tokenizer: Path, about: dict) -> None:
     for name, part in parts.items():
         part.half().save_pretrained(work / name, safe_serialization=True)
         part.float()
+        config = work / name / "config.json"
+        settings = json.loads(config.read_text())
+        if (
+            "dtype" in settings
+        ):  # else transformers would load its parts in fp16, and stock diffusers the others in fp32
+            config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n")
     shutil.copytree(tokenizer, work / "tokenizer")
     DDIMScheduler(**text_to_image.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(
         work / "scheduler"
@@ -196,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
     vae = autoencoder.make_vae()
     autoencoder.train_decoder(vae, index.images, latents, DECODER, work, accelerator)
-    autoencoder.train_encoder(vae, index.images, latents, ENCODER, work, accelerator)
+    autoencoder.train_encoder(vae, index.images, latents, ENCODER, work, accelerator, batch=4)
     checker = safety_checker.train(drawings, index, SAFETY, work, accelerator)
     parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae, "safety_checker": checker}
     export(args.to, parts, tokenizer_folder, about(len(index.images)))

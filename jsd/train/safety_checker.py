@@ -97,7 +97,9 @@ def train(
             column = cosine[:, number[name]]
             inside, outside = column[labels == number[name]], column[labels != number[name]]
             checker.concept_embeds.data[k] = unit[number[name]]
-            checker.concept_embeds_weights.data[k] = (inside.quantile(0.02) + outside.quantile(0.999)) / 2
+            # Midway between them; but where they overlap, rather miss some than hold back what is harmless.
+            edge = torch.maximum(outside.quantile(0.9995), (inside.quantile(0.02) + outside.quantile(0.999)) / 2)
+            checker.concept_embeds_weights.data[k] = edge
             print(f"safety {name}: its pictures {inside.quantile(0.02):.2f}, others {outside.quantile(0.999):.2f}")
     return checker
 
