@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from jsd.tokenizer import Tokenizer
 from jsd.train import autoencoder
 from jsd.train.loop import Plan, fit
 from jsd.train.text_to_image import NOISE_SCHEDULE
 from jsd.train.tokenizer import EDGE, train_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _own_precision():
+    """accelerate keeps one precision a process; other tests choose another."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def regression(folder, steps, stop_at=None, lr=1e-2):
