@@ -1,5 +1,4 @@
-"""The embedded model's text encoder and UNet: a short contrastive warm-up of the text, then both under the diffusion
-loss.
+"""The embedded model's text encoder and UNet: a warm-up of the text by the pictures, then the diffusion loss.
 
 Without the warm-up the UNet ignores the text for a long time. The log shows the loss at the noisiest step with the
 right, a wrong and no caption: the average loss hides whether the text is used at all.
