@@ -44,8 +44,8 @@ DECODER = [
     (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
 ]
 ENCODER = Plan(120, 2e-3, warmup=20, seed=6, ema=0.95)
-TEXT = Plan(700, 1.5e-3, seed=7)
-DIFFUSION = Plan(4800, 1.5e-3, seed=8, ema=0.999, save_every=500)
+TEXT = Plan(2000, 1.5e-3, seed=7)
+DIFFUSION = Plan(17000, 1.5e-3, seed=8, ema=0.999, save_every=500)
 SAFETY = Plan(500, 2e-3, warmup=50, seed=9, ema=0.98)
 PREVIEW = (
     "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"

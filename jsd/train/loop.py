@@ -51,8 +51,8 @@ class Plan:
 
 
 def make_accelerator() -> Accelerator:
-    """bf16 where the hardware multiplies it fast (a GPU, or a CPU with AMX tiles), else fp32."""
-    fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+    """bf16 where the hardware multiplies it fast (a GPU, or a CPU with AMX or AVX-512 BF16), else fp32."""
+    fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return Accelerator(mixed_precision="bf16" if fast else "no")
 
 

@@ -113,15 +113,15 @@ def pretrain_text(
 ) -> None:
     """Teach the text encoder what the pictures look like before there is a UNet.
 
-    Its mean state, which is what the UNet's pooled text starts from, is to predict the picture's latents linearly; and
-    each caption's is to be nearest to its own picture's (CLIP, arXiv 2103.00020, sec. 2.3). With the second alone,
-    captions can be told apart, but what they show takes the UNet very long to learn.
+    From its mean state, which is what the UNet's pooled text starts from, a small network is to predict the picture's
+    latents; and each caption's is to be nearest to its own picture's (CLIP, arXiv 2103.00020, sec. 2.3). With the
+    second alone, captions can be told apart, but what they show takes the UNet very long to learn.
     """
     torch.manual_seed(plan.seed)
     size = data.latents[0].numel()
     heads = torch.nn.ModuleDict(
         {
-            "latents": torch.nn.Linear(WIDTH, size),
+            "latents": torch.nn.Sequential(torch.nn.Linear(WIDTH, 1024), torch.nn.GELU(), torch.nn.Linear(1024, size)),
             "picture": torch.nn.Sequential(torch.nn.Linear(size, 512), torch.nn.GELU(), torch.nn.Linear(512, WIDTH)),
         }
     )
@@ -150,7 +150,7 @@ def train_diffusion(
     accelerator: Accelerator,
     batch: int = 64,
     dropout: float = 0.1,
-    frozen: float = 0.67,
+    frozen: float = 0.5,
     on_save: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train both under the v-prediction loss (arXiv 2202.00512, sec. 4) with caption dropout (arXiv 2207.12598).
