@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path as LocalPath
 
 import cog
@@ -20,10 +19,9 @@ from tqdm import tqdm
 
 from jsd import images, settings
 from jsd.request import InputError, Request, Result
+from jsd.sampling import Progress
 
-Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
-
-KEEP_SECONDS = 120  # Cog reads the files just after predict() returns, and never removes them
+KEEP_SECONDS = 600  # Cog reads or uploads the files after predict() returns, and never removes them
 
 
 class Predictor(BasePredictor):
@@ -151,6 +149,7 @@ class Predictor(BasePredictor):
         """Files in a folder of this prediction alone, and everything worth knowing as metrics and in the log."""
         start = time.perf_counter()
         root = LocalPath(self.outputs.name)
+        root.mkdir(exist_ok=True)  # a cleaner of temporary files may have removed it while nobody drew
         _remove_old(root)
         folder = LocalPath(tempfile.mkdtemp(dir=root))
         request = result.request
@@ -184,7 +183,7 @@ class Predictor(BasePredictor):
             self.record_metric(name, value)
         print(", ".join(f"{name} {value}" for name, value in facts.items()))
         if result.truncated:
-            print(f"the text was too long: its last {result.truncated} tokens were left out")
+            print(f"prompt, negative_prompt: too long, together their last {result.truncated} tokens were left out")
         if result.flagged:
             print(f"NSFW content detected: {result.flagged} of {request.num_outputs} pictures were left out")
         return [Path(path) for path in paths]

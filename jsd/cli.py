@@ -19,11 +19,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, SettingError, WeightsError, shown
 
 PROMPT = "サラリーマン 油絵"
 IMAGE_INPUTS = ("image", "mask", "prompt_strength")
+OTHER_NAMES = {"steps": "num_inference_steps"}
 NUMBERS = {
     "width": int,
     "height": int,
@@ -51,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: the package {error.name} is missing; run script/bootstrap {argv[0]}", file=sys.stderr)
         return 2
+    except (OSError, CalledProcessError, FloatingPointError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -69,6 +74,7 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise InputError("-i", f"{shown(pair)} was given; name=value is wanted, e.g. -i seed=1")
+        name = OTHER_NAMES.get(name, name)
         if name in IMAGE_INPUTS:
             raise InputError(name, "image-to-image is not available yet; leave it out")
         if name not in allowed:
@@ -115,16 +121,21 @@ def _generate(arguments: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = sampling.generate(components, request, progress)
+        result = sampling.generate(components, request, progress, settings.max_batch_rows())
     start = time.perf_counter()
-    for i, target in enumerate(output_paths(path, len(result.images))):
+    paths = output_paths(path, request.num_outputs)
+    for i, seed in enumerate(result.seeds):
+        target = paths[seed - result.request.seed]  # one that was left out leaves its number out
         data = images.metadata(result, i)
         images.save(result.images[i], target, request.output_format, request.output_quality, data)
         print(f"{target}: seed {result.seeds[i]}, {data['num_inference_steps']} steps of {data['scheduler']}")
     timings = {**result.timings, "encode": time.perf_counter() - start}
     print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in timings.items()))
     if result.truncated:
-        print(f"the text was too long: its last {result.truncated} tokens were left out", file=sys.stderr)
+        print(
+            f"prompt, negative_prompt: too long, together their last {result.truncated} tokens were left out",
+            file=sys.stderr,
+        )
     if result.flagged:
         print(f"NSFW content detected: {result.flagged} pictures were left out", file=sys.stderr)
 
@@ -163,14 +174,19 @@ def _detect(arguments: argparse.Namespace) -> int:
 
     from jsd import watermark
 
-    missing = False
+    missing = unreadable = False
     for path in arguments.files:
-        with Image.open(path) as image:
-            agreement, chance = detection = watermark.detect(image)
+        try:
+            with Image.open(path) as image:
+                agreement, chance = detection = watermark.detect(image)
+        except (OSError, ValueError) as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
+            unreadable = True
+            continue
         verdict = "marked" if detection.marked else "no mark found"
         print(f"{path}: {verdict} ({agreement:.0%} of the bits agree; by chance {chance:.1e})")
         missing = missing or not detection.marked
-    return int(missing)
+    return 2 if unreadable else int(missing)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,14 +52,17 @@ class Job:
         return self.done >= self.total
 
 
-def generate(components: Components, request: Request, progress: Progress | None = None) -> Result:
-    """Serve one request from start to end. `progress(done, total)` is called after every UNet call.
+def generate(
+    components: Components, request: Request, progress: Progress | None = None, max_rows: int | None = None
+) -> Result:
+    """Serve one request from start to end. `progress(done, total)` is called after every step; see `predict` for
+    `max_rows`.
 
     Raises `InputError` for what this model can't draw, `NaNError`, `NSFWError`.
     """
     job = prepare(components, request)
     while not job.finished:
-        step(components, [job])
+        step(components, [job], max_rows)
         if progress:
             progress(job.done, job.total)
     return finish(components, job)
@@ -99,10 +102,7 @@ def prepare(components: Components, request: Request) -> Job:
 def encode_text(components: Components, ids: Sequence[Sequence[int]]) -> torch.Tensor:
     """Token ids, (rows, tokens), to what the UNet attends to, (rows, tokens, width)."""
     input_ids = torch.tensor(ids, device=components.device)
-    # Stock Stable Diffusion shows the encoder its padding too, unless the encoder was trained otherwise.
-    masked = getattr(components.text_encoder.config, "use_attention_mask", False)
-    mask = (input_ids != components.tokenizer.pad_id).long() if masked else None
-    return components.text_encoder(input_ids, attention_mask=mask).last_hidden_state
+    return components.text_encoder(input_ids).last_hidden_state
 
 
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
@@ -200,16 +200,7 @@ def decode(components: Components, x_0: torch.Tensor) -> Image.Image:
         raise NaNError(
             "the latents became NaN or infinite; try another scheduler, more steps or a lower guidance_scale"
         )
-    config = components.vae.config
-    z = x_0[None] / config.scaling_factor
-    if getattr(config, "latents_mean", None) and getattr(config, "latents_std", None):
-        # scaling_factor alone gives all channels one scale; a VAE may carry each its own.
-        mean, std = (
-            torch.tensor(v, device=z.device).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std)
-        )
-        z = z * std + mean
-    if getattr(config, "shift_factor", None):
-        z = z + config.shift_factor
+    z = x_0[None] / components.vae.config.scaling_factor
     pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0][0].float()
     if not pixels.isfinite().all():
         raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=fp32")

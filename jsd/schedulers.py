@@ -90,9 +90,12 @@ def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
     K_HEUN calls the UNet twice a step but the last, PNDM once more than it has steps.
     """
     if isinstance(scheduler, LCMScheduler):
-        # LCM picks its steps from those it was distilled on; asked for more, it needs a finer ladder to pick from.
-        ladder = max(num_inference_steps, scheduler.config.original_inference_steps)
-        scheduler.set_timesteps(num_inference_steps, original_inference_steps=ladder)
+        # LCM picks its steps from those it was distilled on; asked for more, it needs a finer ladder to pick from. Its
+        # rungs have to divide the noise evenly, or the first step would begin below the top, where there is no noise.
+        rungs = max(num_inference_steps, scheduler.config.original_inference_steps)
+        trained = scheduler.config.num_train_timesteps
+        gap = next(gap for gap in range(max(1, trained // rungs), 0, -1) if trained % gap == 0)
+        scheduler.set_timesteps(num_inference_steps, original_inference_steps=trained // gap)
     else:
         scheduler.set_timesteps(num_inference_steps)
     if hasattr(scheduler, "set_begin_index"):

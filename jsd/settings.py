@@ -28,9 +28,10 @@ DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 def load_components(folder: str | Path | None = None) -> Components:
     """The model chosen by the environment, or the one in `folder`, verified, loaded and announced on stdout.
 
-    Raises `WeightsError` for a bad model folder, `SettingError` for a bad setting, `RuntimeError` if the watermark
+    Raises `WeightsError` for a bad model folder, `SettingError` for any bad setting, `RuntimeError` if the watermark
     can't be computed here.
     """
+    max_batch_rows()  # told before the seconds that loading takes
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -58,10 +59,15 @@ def make_engine(components: Components) -> Engine:
     """An engine for `components`. Raises `SettingError` for a bad JSD_MAX_BATCH."""
     from jsd.engine import Engine
 
+    return Engine(components, max_batch_rows=max_batch_rows())
+
+
+def max_batch_rows() -> int:
+    """How many UNet rows one call may have. Raises `SettingError` for a bad JSD_MAX_BATCH."""
     rows = os.environ.get("JSD_MAX_BATCH") or "16"
-    if not (rows.isdecimal() and int(rows) >= 1):
+    if not (rows.isdecimal() and rows.isascii() and int(rows) >= 1):
         raise SettingError(f"JSD_MAX_BATCH: {shown(rows)} was given; a number of UNet rows, 1 or more, is wanted")
-    return Engine(components, max_batch_rows=int(rows))
+    return int(rows)
 
 
 def _choice(name: str, default: str, allowed: object) -> str:

@@ -19,9 +19,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TYPES = {
     str: {"type": "string"},
+    bool: {"type": "boolean"},  # before int, which it is a kind of
     int: {"type": "integer"},
     float: {"type": "number"},
-    bool: {"type": "boolean"},
     os.PathLike: {"type": "string", "format": "uri"},
 }
 LIMITS = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_length": "maxLength"}

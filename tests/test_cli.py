@@ -57,7 +57,8 @@ def test_the_name_of_the_file_tells_its_format(run):
     [
         (["-i", "prompt= "], "prompt: ' ' is blank"),
         (["-i", "prompt=" + "猫" * 2001], "prompt: 2001 characters were given; 1 to 2000 are allowed"),
-        (["-i", "steps=5"], "no input called 'steps'; the inputs are prompt,"),
+        (["-i", "sampler=DDIM"], "no input called 'sampler'; the inputs are prompt,"),
+        (["-i", "steps=5", "-i", "num_inference_steps=5"], "num_inference_steps: given twice"),
         (["-i", "seed"], "name=value is wanted"),
         (["-i", "seed=1", "-i", "seed=2"], "seed: given twice"),
         (["-p", "猫", "-i", "prompt=犬"], "prompt: given twice"),
@@ -88,6 +89,7 @@ def test_bad_input_is_told_and_nothing_is_written(run, tmp_path, arguments, told
         ("JSD_DEVICE", "toaster", "JSD_DEVICE: 'toaster' can't be used"),
         ("JSD_DTYPE", "int8", "JSD_DTYPE: 'int8' was given; allowed are fp16, bf16, fp32"),
         ("JSD_SAFETY_CHECKER", "no", "JSD_SAFETY_CHECKER: 'no' was given; allowed are on, off"),
+        ("JSD_MAX_BATCH", "many", "JSD_MAX_BATCH: 'many' was given; a number of UNet rows, 1 or more, is wanted"),
     ],
 )
 def test_bad_settings_are_told(run, monkeypatch, name, value, told):
@@ -137,5 +139,9 @@ def test_detect_watermark_tells_the_marked_from_the_unmarked(run, tmp_path):
 
 def test_detect_watermark_of_no_picture_is_told(run, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
-    assert run("detect-watermark", "text.png")[0] == 2
+    Image.new("RGB", (100, 100)).save("small.png")
+    code, _, error = run("detect-watermark", "text.png", "small.png")
+    assert code == 2
+    assert "text.png: " in error
+    assert "small.png: " in error  # one that can't be read does not hide the next
     assert run("detect-watermark", "missing.png")[0] == 2

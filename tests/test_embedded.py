@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from fakes import psnr
 
 from jsd import sampling, weights
 from jsd.request import NSFWError, Request
 from jsd.schedulers import SCHEDULERS, make_scheduler
-from tests.fakes import psnr
 
 FOLDER = weights.ROOT / "embedded"
 # What the first version of the weights has been trained too little for: README, "What works today, and what does not".

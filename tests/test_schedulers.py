@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from diffusers.utils import logging
 
 from jsd.request import SCHEDULER_NAMES, InputError
 from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
@@ -60,13 +61,29 @@ def test_steps_that_round_to_the_same_timestep_are_all_taken():
         assert scheduler.step_index == i + 1
 
 
+@pytest.mark.parametrize("steps", [1, 4, 50, 60, 150, 334, 500])
+def test_lcm_begins_where_there_is_only_noise(steps):
+    scheduler = make_scheduler("LCM", CONFIG)
+    set_timesteps(scheduler, steps)
+    assert scheduler.timesteps[0] == 999
+    assert len(scheduler.timesteps.unique()) == steps
+
+
+@pytest.fixture
+def diffusers_log(caplog):
+    """What diffusers logs: it does not pass its records on unless told to."""
+    logging.enable_propagation()
+    yield caplog
+    logging.disable_propagation()
+
+
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
-def test_nothing_is_warned_about_and_nothing_is_clipped(name, caplog):
+def test_nothing_is_warned_about_and_nothing_is_clipped(name, diffusers_log):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)  # diffusers' way to say a setting is wrong
         scheduler = make_scheduler(name, CONFIG)
         set_timesteps(scheduler, 4)
-    assert not caplog.records
+    assert not diffusers_log.records
     assert not scheduler.config.get("clip_sample")
     assert scheduler.config.beta_start == CONFIG["beta_start"]
 

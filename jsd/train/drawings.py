@@ -81,7 +81,10 @@ def fetch(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             subprocess.run(
-                ["npm", "pack", "--silent", f"{package}@{version}"], cwd=work, check=True, stdout=subprocess.DEVNULL
+                ["npm", "pack", "--loglevel=error", f"{package}@{version}"],
+                cwd=work,
+                check=True,
+                stdout=subprocess.DEVNULL,
             )
             with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
                 archive.extractall(work, filter="data")

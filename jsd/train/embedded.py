@@ -6,6 +6,7 @@ stage writes its checkpoints and its curve (`*.jsonl`) to the work folder; run i
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -26,8 +27,9 @@ from jsd.train.drawings import ICON_SETS, Drawing, fetch, load_concepts, load_dr
 from jsd.train.loop import Plan, make_accelerator, save_atomically
 from jsd.train.styles import STYLES
 from jsd.train.tokenizer import EDGE, train_tokenizer
-from jsd.weights import write_manifest
+from jsd.weights import MANIFEST, write_manifest
 
+SOURCES = ("concepts.tsv", "drawings.py", "styles.py", "captions.py", "pictures.py")  # what the data is made by
 MAX_LENGTH = 32
 DEFAULTS = {
     "width": 256,
@@ -43,10 +45,10 @@ DECODER = [
     (Plan(400, 2e-3, seed=3), 12),
     (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
 ]
-ENCODER = Plan(120, 2e-3, warmup=20, seed=6, ema=0.95)
+ENCODER = Plan(1200, 2e-3, warmup=50, seed=6, ema=0.99)
 TEXT = Plan(2000, 1.5e-3, seed=7)
 DIFFUSION = Plan(17000, 1.5e-3, seed=8, ema=0.999, save_every=500)
-SAFETY = Plan(500, 2e-3, warmup=50, seed=9, ema=0.98)
+SAFETY = Plan(2500, 2e-3, warmup=100, seed=9, ema=0.99)
 PREVIEW = (
     "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
     "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬 鉛筆画"
@@ -157,6 +159,30 @@ def export(folder: Path, parts: dict, tokenizer: Path, about: dict) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_target(folder: Path) -> None:
+    """Raises FileExistsError, before any work, if `folder` holds anything but a model, which `export` replaces."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: is there and is no model folder; name one that can be replaced, or a new one")
+
+
+def check_sources(work: Path, drawings: list[Drawing]) -> None:
+    """What `work` keeps was made from certain drawings, names, styles and captions: raises FileExistsError if they have
+    changed since.
+    """
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    for drawing in drawings:
+        digest.update(drawing.svg.encode())
+    file = work / "sources.sha256"
+    if file.exists() and file.read_text() != digest.hexdigest():
+        raise FileExistsError(
+            f"{work}: was made from other drawings, names or styles; delete it or take another --workdir"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(digest.hexdigest())
+
+
 def about(count: int) -> dict:
     """What the manifest says of the training, the data and their licences."""
     return {
@@ -174,10 +200,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=Path("weights/embedded"), help="where the model goes")
     args = parser.parse_args(argv)
     work = args.workdir / "embedded"
+    check_target(args.to)
     fetch(args.workdir / "icons")
     drawings = load_drawings(args.workdir / "icons")
+    check_sources(work, drawings)
     index = pictures.build(work, drawings)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(cpu=True)
 
     latents = autoencoder.LinearLatents.cached(work / "latents.pt", index.images)
     tokenizer_folder = work / "tokenizer"

@@ -50,10 +50,14 @@ class Plan:
         return min(1.0, (step + 1) / self.warmup) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * progress)))
 
 
-def make_accelerator() -> Accelerator:
-    """bf16 where the hardware multiplies it fast (a GPU, or a CPU with AMX or AVX-512 BF16), else fp32."""
-    fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if fast else "no")
+def make_accelerator(cpu: bool = False) -> Accelerator:
+    """bf16 where the hardware multiplies it fast (a GPU, or a CPU with AMX or AVX-512 BF16), else fp32.
+
+    `cpu` leaves a GPU aside.
+    """
+    gpu = torch.cuda.is_available() and not cpu
+    fast = gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return Accelerator(mixed_precision="bf16" if fast else "no", cpu=cpu)
 
 
 def fit(

@@ -7,6 +7,7 @@ style of each).
 
 import hashlib
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,5 +70,7 @@ def build(folder: Path, drawings: list[Drawing], workers: int = 2) -> Pictures:
                 images[start : start + len(block)] = block
                 start += len(block)
         images.flush()
-        index_file.write_text(json.dumps(about))
+        work = index_file.with_suffix(".tmp")
+        work.write_text(json.dumps(about))
+        os.replace(work, index_file)
     return Pictures(np.load(file, mmap_mode="r"), [i for i, _ in index], [style for _, style in index])

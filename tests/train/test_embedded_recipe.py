@@ -1,0 +1,57 @@
+"""The recipe of the embedded model from end to end, one step a stage: it leaves a folder that opens and draws."""
+
+import json
+from functools import partial
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from jsd import sampling, weights
+from jsd.request import Request
+from jsd.train import embedded
+from jsd.train.drawings import Concept, Drawing
+from jsd.train.loop import Plan
+from jsd.train.safety_checker import FLAGGED
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" cy="4" r="3" fill="{}"/></svg>'
+
+
+@pytest.fixture
+def short_recipe(monkeypatch):
+    """Three drawings and one step a stage; accelerate's state is of this test alone."""
+    drawings = [
+        Drawing(Concept(name, ("o",), (word,), (name,)), "noto", "o", False, SVG.format(colour))
+        for name, word, colour in zip(
+            FLAGGED, ("ピストル", "爆弾", "剣"), ("#d02020", "#20d020", "#2020d0"), strict=True
+        )
+    ]
+    monkeypatch.setattr(embedded, "fetch", lambda folder: None)
+    monkeypatch.setattr(embedded, "load_drawings", lambda folder: drawings)
+    monkeypatch.setattr(embedded, "tokenizer_texts", partial(embedded.tokenizer_texts, count=500))
+    for name in ("TEXT", "DIFFUSION", "ENCODER", "SAFETY"):
+        monkeypatch.setattr(embedded, name, Plan(1, 1e-3))
+    monkeypatch.setattr(embedded, "DECODER", [(Plan(1, 1e-3), 2)] * 4)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path):
+    arguments = ["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path / "model")]
+    embedded.main(arguments)
+    components = weights.load(tmp_path / "model", safety_checker=False)
+    assert sampling.generate(components, Request("剣", num_inference_steps=1)).images[0].size == (256, 256)
+    assert "1 diffusion steps" in json.loads((tmp_path / "model" / "MANIFEST.json").read_text())["training"]
+    assert not list(tmp_path.glob("model.*"))  # nothing half-made, nothing old
+
+    # Other captions or drawings want another work folder: what is kept there was made from these.
+    (tmp_path / "runs" / "embedded" / "sources.sha256").write_text("others")
+    with pytest.raises(FileExistsError, match="other drawings, names or styles"):
+        embedded.main(arguments)
+
+
+def test_a_folder_that_is_no_model_is_not_replaced(short_recipe, tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="no model folder"):
+        embedded.main(["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path)])
+    assert (tmp_path / "diary.txt").read_text() == "mine"
