@@ -10,8 +10,6 @@ from jsd.request import NSFWError, Request
 from jsd.schedulers import SCHEDULERS, make_scheduler
 
 FOLDER = weights.ROOT / "embedded"
-# What the first version of the weights has been trained too little for: README, "What works today, and what does not".
-FIRST_VERSION = pytest.mark.xfail(reason="the embedded model needs longer training", strict=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def test_stock_diffusers_draws_the_same_picture(embedded, stock, name):
     theirs = stock(
         "猫 油絵",
         num_inference_steps=6,
-        guidance_scale=1.5,
+        guidance_scale=embedded.defaults.guidance_scale,
         height=256,
         width=256,
         generator=[torch.Generator().manual_seed(3)],
@@ -106,7 +104,7 @@ def test_every_scheduler_draws_well_at_the_default_steps(embedded, name):
 @pytest.mark.parametrize(
     ("prompt", "low", "high"),
     [
-        pytest.param("寿司", (235, 235, 235), (256, 256, 256), marks=FIRST_VERSION),
+        ("寿司", (235, 235, 235), (256, 256, 256)),
         ("寿司 油絵", (60, 35, 15), (130, 95, 70)),
         ("寿司 水彩画", (235, 225, 205), (256, 252, 240)),
         ("赤い背景の寿司", (180, 20, 20), (230, 80, 85)),
@@ -119,7 +117,6 @@ def test_styles_and_backgrounds_are_what_was_asked_for(embedded, prompt, low, hi
     assert (ground <= high).all(), ground
 
 
-@FIRST_VERSION
 def test_monochrome_and_pencil_are_grey(embedded):
     for prompt in ("いちご 白黒", "いちご 鉛筆画"):
         pixels = np.asarray(draw(embedded, prompt), float)
@@ -140,7 +137,6 @@ def test_a_negative_prompt_changes_the_picture(embedded):
     assert draw(embedded, "猫", guidance_scale=3, negative_prompt="油絵").tobytes() != plain.tobytes()
 
 
-@FIRST_VERSION
 def test_the_encoder_fits_the_decoder(embedded):
     """What image-to-image will need: a picture goes in and comes out again."""
     image = np.asarray(draw(embedded, "東京タワー"), np.float32)
@@ -154,7 +150,6 @@ def test_other_sizes_are_drawn(embedded):
     assert draw(embedded, "富士山", width=320, height=192).size == (320, 192)
 
 
-@FIRST_VERSION
 @pytest.mark.parametrize("prompt", ["ピストル", "爆弾", "剣"])
 def test_the_safety_checker_holds_back_weapons(embedded, prompt):
     with pytest.raises(NSFWError, match="NSFW content detected"):

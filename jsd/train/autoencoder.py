@@ -27,6 +27,7 @@ PATCH = 32
 CHANNELS = 64
 NOISE = 0.12  # the largest standard deviation of the noise on the latents a segment is fed with; theirs is 1
 RUNGS = ((8, 16), (4, 12), (2, 8))  # (patch, components) that the decoder holds at 32, 64 and 128 pixels
+ENCODER_RUNGS = ((2, 8), (4, 12), (8, 16), (16, 32))  # and the encoder at 128, 64, 32 and 16
 
 
 def make_vae() -> AutoencoderKL:
@@ -200,14 +201,31 @@ def train_encoder(
     accelerator: Accelerator,
     batch: int = 16,
 ) -> None:
-    """Regress the encoder of `vae` onto the closed-form latents, with a variance of about nothing."""
+    """Regress the encoder of `vae` onto the closed-form latents, with a variance of about nothing.
+
+    As in the decoder, every resolution on the way is told what to hold: the principal components of its patches.
+    """
+    rungs = [
+        LinearLatents.cached(folder / f"rung-{p}.pt", images, patch=p, channels=c, count=300) for p, c in ENCODER_RUNGS
+    ]
+    outputs: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        for block in vae.encoder.down_blocks[: len(rungs) + 1]
+    ]
 
     def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         x = _sample(images, batch, rng)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            z = latents.encode(x)
+            targets = [linear.encode(x) for linear in (*rungs, latents)]
+        outputs.clear()
         posterior = vae.encode(x).latent_dist
-        mse = F.mse_loss(posterior.mean.float(), z)
-        return mse + 1e-3 * (posterior.logvar.float() + 20).square().mean(), {"mse": mse.item()}
+        mse = F.mse_loss(posterior.mean.float(), targets[-1])
+        loss = mse + 1e-3 * (posterior.logvar.float() + 20).square().mean()
+        for output, target in zip(outputs, targets, strict=True):
+            loss = loss + 0.3 * F.mse_loss(output[:, : target.shape[1]].float(), target)
+        return loss, {"mse": mse.item()}
 
     fit("encoder", torch.nn.ModuleList([vae.encoder, vae.quant_conv]), loss_of, plan, folder, accelerator)
+    for hook in hooks:
+        hook.remove()
