@@ -53,8 +53,16 @@ class Server:
             return code, answer
 
     def predict(self, **inputs: Any) -> dict[str, Any]:
-        """A prediction that has to be taken (HTTP 200); it may have failed: read its `status`."""
-        code, prediction = self.call("POST", "/predictions", {"input": inputs})
+        """A prediction that has to be taken (HTTP 200); it may have failed: read its `status`.
+
+        Cog answers 409 when every slot is busy, and also, with slots free, when two requests ask for one at the very
+        same moment (coglet 0.23, `PermitPool::try_acquire`). A client is meant to ask again, and so does this one.
+        """
+        for _ in range(20):
+            code, prediction = self.call("POST", "/predictions", {"input": inputs})
+            if code != 409:
+                break
+            time.sleep(0.25)
         assert code == 200, prediction
         return prediction
 
