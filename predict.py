@@ -14,11 +14,12 @@ import time
 from pathlib import Path as LocalPath
 
 import cog
+import PIL.Image
 from cog import BasePredictor, Input, Path
 from tqdm import tqdm
 
 from jsd import images, settings
-from jsd.request import InputError, Request, Result
+from jsd.request import InputError, Request, Result, shown
 from jsd.sampling import Progress
 
 KEEP_SECONDS = 600  # Cog reads or uploads the files after predict() returns, and never removes them
@@ -28,6 +29,7 @@ class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine. Raises `WeightsError` or `SettingError`, naming the file or setting."""
         self.engine = settings.make_engine(settings.load_components())
+        self.reading = asyncio.Semaphore(2)
         self.outputs = tempfile.TemporaryDirectory(prefix="jsd-")
 
     @cog.concurrent(max=8)
@@ -46,27 +48,27 @@ class Predictor(BasePredictor):
         ),
         image: Path | None = Input(
             default=None,
-            description="A picture to start from (png, jpeg, webp). Not available yet: leave it out.",
+            description="A picture to start from (png, jpeg, webp).",
         ),
         mask: Path | None = Input(
             default=None,
-            description="Where to repaint `image`: white is repainted. Not available yet: leave it out.",
+            description="Where to repaint `image`: white is repainted, black kept. Needs image.",
         ),
         prompt_strength: float = Input(
             default=0.8,
-            description="How far to depart from `image`. Not available yet: leave it at 0.8.",
+            description="How far to depart from `image`: 0 not at all, 1 wholly. Needs image.",
             ge=0,
             le=1,
         ),
         width: int | None = Input(
             default=None,
-            description="Width in pixels, a multiple of the model's latent cell. Left out: the model's own.",
+            description="Width in pixels, a multiple of the model's latent cell. Left out: image's or the model's own.",
             ge=64,
             le=1024,
         ),
         height: int | None = Input(
             default=None,
-            description="Height in pixels; width x height may be 1048576 at most. Left out: the model's own.",
+            description="Height in pixels; width x height may be 1048576 at most. Left out: as for width.",
             ge=64,
             le=1024,
         ),
@@ -123,9 +125,6 @@ class Predictor(BasePredictor):
         ),
     ) -> list[Path]:
         """Draw the prompt: one file a picture, those the safety checker holds back left out."""
-        if image is not None or mask is not None or prompt_strength != 0.8:
-            name = "image" if image is not None else "mask" if mask is not None else "prompt_strength"
-            raise InputError(name, "image-to-image is not available yet; leave out image, mask and prompt_strength")
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         request = Request(
@@ -140,10 +139,23 @@ class Predictor(BasePredictor):
             seed=seed,
             output_format=output_format,
             output_quality=output_quality,
+            image=await self._read("image", image),
+            mask=await self._read("mask", mask),
+            prompt_strength=prompt_strength,
         )
         # Cancelling this coroutine cancels the engine's future, which frees the job's rows by the next tick.
-        result = await asyncio.wrap_future(self.engine.submit(request, _progress_line()))
+        future = await asyncio.to_thread(self.engine.submit, request, _progress_line())
+        result = await asyncio.wrap_future(future)
         return await asyncio.to_thread(self._save, result)
+
+    async def _read(self, name: str, path: Path | None) -> PIL.Image.Image | None:
+        """The picture Cog has put into a temporary file; two at a time, because large ones take memory."""
+        if path is None:
+            return None
+        if not isinstance(path, LocalPath):  # Cog hands on any other string as it is: a path of this machine, say
+            raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
+        async with self.reading:
+            return await asyncio.to_thread(images.read_input, name, path)
 
     def _save(self, result: Result) -> list[Path]:
         """Files in a folder of this prediction alone, and everything worth knowing as metrics and in the log."""

@@ -67,7 +67,8 @@ class Engine:
         Raises `InputError` for what the model can't draw, `QueueFullError`, and RuntimeError after `close`. The
         future raises what `sampling.generate` raises.
         """
-        ticket = Ticket(request.resolve(self.components.defaults), progress)
+        # On the caller's thread: fitting a large picture must not hold up the others.
+        ticket = Ticket(sampling.fitted(request.resolve(self.components.defaults)), progress)
         with self._wake:
             if self._closed:
                 raise RuntimeError("the engine is closed; make a new one")
@@ -124,6 +125,7 @@ class Engine:
             try:
                 ticket.job = sampling.prepare(self.components, ticket.request)
                 ticket.job.timings["queue"] = queued
+                self._finish(ticket)  # an image that is not to be departed from has no steps
             except Exception as error:  # noqa: BLE001 - it belongs to this request, and the thread must live
                 self._end(ticket, error=error)
         return True
@@ -156,6 +158,9 @@ class Engine:
         sampling.advance(ticket.job, eps)
         if ticket.progress:
             ticket.progress(ticket.job.done, ticket.job.total)
+        self._finish(ticket)
+
+    def _finish(self, ticket: Ticket) -> None:
         if ticket.job.finished and not ticket.future.cancelled():
             self._end(ticket, sampling.finish(self.components, ticket.job, ticket.future.cancelled))
 

@@ -1,4 +1,5 @@
-"""Pictures to files: `save` writes one whole or not at all, with how it was made inside; `read_metadata` reads that.
+"""Pictures from and to files: `read_picture` opens whatever people send, `save` writes a picture whole or not at all,
+with how it was made inside; `read_metadata` reads that.
 
 PNG keeps the metadata as two text chunks: `metadata`, a JSON object, and `parameters`, the same for people. JPEG and
 WebP keep the JSON object as UTF-8 in the EXIF tag ImageDescription.
@@ -9,21 +10,76 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image, PngImagePlugin
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from jsd import __version__, watermark
-from jsd.request import OUTPUT_FORMATS, InputError, Result, shown
+from jsd.request import OUTPUT_FORMATS, InputError, Request, Result, shown
 
 GENERATOR = f"Japanese Stable Diffusion {__version__}"
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_INPUT_PIXELS = 50_000_000
 ENCODERS = {
     "png": {"format": "PNG"},
     # Whole-resolution colour: halved, it frays a drawing's edges and wears the watermark.
     "jpg": {"format": "JPEG", "subsampling": 0},
     "webp": {"format": "WEBP"},
 }
+
+
+class PictureError(ValueError):
+    """A file that is no picture we can read; the message says why in a few words."""
+
+
+def read_picture(file: str | Path | BinaryIO, background: str = "white") -> Image.Image:
+    """A png, jpeg or webp file as RGB: the right way up, its first frame, transparency on `background`.
+
+    Raises `PictureError`: for other formats, for more than MAX_INPUT_PIXELS (before they are decoded), for a broken
+    file.
+    """
+    try:
+        with Image.open(file, formats=INPUT_FORMATS) as image:
+            if image.width * image.height > MAX_INPUT_PIXELS:
+                raise PictureError(f"{image.width} x {image.height} pixels; at most {MAX_INPUT_PIXELS} are read")
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError("not a png, jpeg or webp file") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"too many pixels; at most {MAX_INPUT_PIXELS} are read") from None
+    except Exception as error:  # noqa: BLE001  Pillow raises nearly anything for a broken file
+        raise PictureError(f"unreadable ({type(error).__name__})") from None
+    return to_rgb(image, background)
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """A picture of any mode as RGB, its transparency on `background`."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off at 255
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    return image.convert("RGB")
+
+
+def read_input(name: str, path: str | Path) -> Image.Image:
+    """The picture a user gave as input `name` ("image" or "mask"). Raises `InputError`."""
+    try:
+        # What is transparent in a mask has not been painted white.
+        return read_picture(path, "black").convert("L") if name == "mask" else read_picture(path)
+    except PictureError as error:
+        raise InputError(name, f"{error}; a whole png, jpeg or webp picture is wanted") from None
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of a picture in the proportions of `size`, scaled to it."""
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def metadata(result: Result, index: int) -> dict[str, Any]:
@@ -40,6 +96,7 @@ def metadata(result: Result, index: int) -> dict[str, Any]:
         "scheduler": request.scheduler,
         "width": image.width,
         "height": image.height,
+        **_start(request),
         "truncated_tokens": result.truncated,
         "watermark": watermark.can_mark(image.size),
         "timings": {name: round(seconds, 4) for name, seconds in result.timings.items()},
@@ -85,6 +142,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.Image:
+    """The pictures, `cell` pixels wide and high each, in rows of `columns`. Raises ValueError when there are none."""
+    if not images:
+        raise ValueError("no pictures to arrange")
+    canvas = Image.new("RGB", (columns * cell, -(-len(images) // columns) * cell), "white")
+    for i, image in enumerate(images):
+        canvas.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % columns * cell, i // columns * cell))
+    return canvas
+
+
 def _embedded(format: str, metadata: dict[str, Any]) -> dict[str, Any]:
     """Pillow's arguments that carry `metadata`."""
     text = json.dumps(metadata, ensure_ascii=False)
@@ -97,6 +164,14 @@ def _embedded(format: str, metadata: dict[str, Any]) -> dict[str, Any]:
     exif[ExifTags.Base.Software] = GENERATOR
     exif[ExifTags.Base.ImageDescription] = text.encode()
     return {"exif": exif}
+
+
+def _start(request: Request) -> dict[str, Any]:
+    """What a picture was made from, if not from noise alone."""
+    if request.image is None:
+        return {}
+    kind = "image to image" if request.mask is None else "inpainting"
+    return {"start": kind, "prompt_strength": request.prompt_strength}
 
 
 def _for_people(metadata: dict[str, Any]) -> str:

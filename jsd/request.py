@@ -23,6 +23,7 @@ MAX_STEPS = 500
 MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
 MAX_OUTPUTS = 8
 MAX_SEED = 2**63 - 1
+PROMPT_STRENGTH = 0.8
 OUTPUT_FORMATS = ("png", "jpg", "webp")
 SCHEDULER_NAMES = (
     "DDIM",
@@ -84,10 +85,12 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Request:
-    """One text-to-image request. Image i of `num_outputs` is drawn with `seed + i`.
+    """One request: text to image; with `image` image to image; with `mask` too, inpainting: white is repainted.
 
-    Raises `InputError` when made with a value outside the limits above. `None` means the model's own value; a `seed`
-    of `None` is drawn at random by `resolve`.
+    Image i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are pictures of any mode and size
+    (`images.read_input` opens files), `prompt_strength` is how far to depart from `image`, from 0 (not at all) to 1.
+    `None` means the model's own value, for the size that of `image` if there is one; a `seed` of `None` is drawn at
+    random by `resolve`. Raises `InputError` when made with a value outside the limits above.
     """
 
     prompt: str
@@ -101,6 +104,9 @@ class Request:
     seed: int | None = None
     output_format: str = "png"
     output_quality: int = 90
+    image: Image.Image | None = None
+    mask: Image.Image | None = None
+    prompt_strength: float = PROMPT_STRENGTH
 
     def __post_init__(self):
         _check_text("prompt", self.prompt)
@@ -120,6 +126,16 @@ class Request:
         _check_int("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True)
         _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
         _check_int("output_quality", self.output_quality, 1, 100)
+        for name in ("image", "mask"):
+            _check_picture(name, getattr(self, name))
+        _check_number("prompt_strength", self.prompt_strength, 0, 1, optional=False)
+        if self.image is None:
+            if self.mask is not None:
+                raise InputError("mask", "given without an image; it says where image is repainted, so give image too")
+            if self.prompt_strength != PROMPT_STRENGTH:
+                raise InputError(
+                    "prompt_strength", "given without an image to depart from; give image too, or leave it out"
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -143,8 +159,12 @@ class Request:
     def resolve(self, defaults: Defaults) -> Request:
         """This request with nothing left open: the model's own values where none were given, and a seed.
 
-        Raises `InputError` if the size does not fit the model's latent cell or has too many pixels.
+        A size left open is that of `image`, as near as the limits and the model's latent cell allow; of a side left
+        open it is the one that keeps the proportions. Raises `InputError` if the size does not fit the model's latent
+        cell or has too many pixels.
         """
+        if self.image is not None:
+            defaults = replace(defaults, **fitting_size(self.image.size, defaults.cell, self.width, self.height))
         open_values = {
             name: getattr(defaults, name)
             for name in ("width", "height", "num_inference_steps", "guidance_scale", "scheduler")
@@ -177,6 +197,21 @@ class Result:
     truncated: int = 0
 
 
+def fitting_size(size: tuple[int, int], cell: int, width: int | None, height: int | None) -> dict[str, int]:
+    """`width` and `height`, the ones that are None as near to a picture's `size` as the limits allow, multiples of
+    `cell`.
+    """
+    if width and height:
+        return {"width": width, "height": height}
+    if width or height:
+        scale = (width or 0) / size[0] or (height or 0) / size[1]
+    else:
+        scale = min(1.0, MAX_SIZE / max(size), math.sqrt(MAX_PIXELS / (size[0] * size[1])))
+    least, most = -(-MIN_SIZE // cell) * cell, MAX_SIZE // cell * cell
+    near = [min(max(round(side * scale) // cell * cell, least), most) for side in size]
+    return {"width": width or near[0], "height": height or near[1]}
+
+
 def shown(value: object, limit: int = 60) -> str:
     """`value` for an error message: `repr` (control characters escaped), shortened to about `limit` characters."""
     try:
@@ -205,8 +240,18 @@ def _check_int(name: str, value: object, least: int, most: int, optional: bool =
         raise InputError(name, f"{shown(value)} was given; {least} to {most} are allowed")
 
 
-def _check_number(name: str, value: object, least: float, most: float) -> None:
+def _check_picture(name: str, value: object) -> None:
+    # Known by what it can do: this module imports no picture library.
     if value is None:
+        return
+    if not (hasattr(value, "size") and hasattr(value, "convert")):
+        raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
+    if 0 in value.size:
+        raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; it needs some")
+
+
+def _check_number(name: str, value: object, least: float, most: float, optional: bool = True) -> None:
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(name, f"a number is wanted, {shown(value)} was given; {least:g} to {most:g} are allowed")

@@ -1,7 +1,8 @@
 """The denoising loop, for any number of requests at once: `prepare`, `step`, `finish`.
 
 Every `step` calls the UNet once for all jobs given, whatever their timesteps, schedulers and guidance; only their
-latent size must agree. `generate` is the loop for one request. Tensors bear the papers' names: x_t are noisy latents
+latent size must agree. `generate` is the loop for one request. Image to image begins later and from other latents,
+inpainting blends after each step; the denoising is the same. Tensors bear the papers' names: x_t are noisy latents
 (Ho et al. 2020, arXiv 2006.11239), eps is what the UNet predicts for them (noise, or v for a v-prediction model).
 """
 
@@ -10,19 +11,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from jsd import safety, watermark
+from jsd import images, safety, watermark
 from jsd.request import NaNError, NSFWError, Request, Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
 from jsd.weights import Components
 
+BLACK_WHITE = ((0, 0), (255, 255), (0, 255))  # the extremes of a mask that has been fitted
 Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
+
+
+@dataclass
+class Source:
+    """The picture a job starts from. `mask` is 1 where it is repainted, (1, 1, h, w); None: everywhere."""
+
+    z: torch.Tensor  # (n, c, h, w), its latents
+    noise: torch.Tensor  # (n, c, h, w)
+    mask: torch.Tensor | None
 
 
 @dataclass
@@ -32,7 +44,9 @@ class Job:
     request: Request  # resolved
     scheduler: SchedulerMixin  # this job's own: schedulers keep state
     generators: list[torch.Generator]  # one an image, on the CPU: an image does not depend on its batch mates
+    timesteps: torch.Tensor  # one a UNet call; fewer than the scheduler's when an image is departed from
     x_t: torch.Tensor  # (n, c, h, w), float32
+    source: Source | None
     context: torch.Tensor  # (rows, tokens, width): text rows, those of the negative prompt first
     tokens: int
     truncated: int
@@ -45,7 +59,7 @@ class Job:
     @property
     def total(self) -> int:
         """UNet calls from start to end."""
-        return len(self.scheduler.timesteps)
+        return len(self.timesteps)
 
     @property
     def finished(self) -> bool:
@@ -70,8 +84,8 @@ def generate(
 
 @torch.inference_mode()
 def prepare(components: Components, request: Request) -> Job:
-    """Text, scheduler and start latents of a request (resolved here if it is not yet)."""
-    request = request.resolve(components.defaults)
+    """Text, scheduler and start latents of a request (resolved and fitted here if it is not yet)."""
+    request = fitted(request.resolve(components.defaults))
     scheduler = make_scheduler(request.scheduler, components.scheduler_config)
     set_timesteps(scheduler, request.num_inference_steps)
 
@@ -82,20 +96,90 @@ def prepare(components: Components, request: Request) -> Job:
 
     # Drawn on the CPU, one generator an image: the same seed is the same picture on any device, alone or in company.
     generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_outputs)]
-    cell = components.defaults.cell
-    shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
-    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    if request.image is None:
+        source, timesteps = None, scheduler.timesteps
+        x_t = _noise(components, request, generators) * scheduler.init_noise_sigma
+    else:
+        source = make_source(components, request, generators)
+        timesteps, x_t = _depart(scheduler, source, request)
     job = Job(
         request=request,
         scheduler=scheduler,
         generators=generators,
-        x_t=(noise * scheduler.init_noise_sigma).to(components.device),
+        timesteps=timesteps,
+        x_t=x_t.to(components.device),
+        source=source,
         context=context,
         tokens=tokens[-1].used,
         truncated=sum(t.dropped for t in tokens),
     )
     job.timings["text"] = job.started - start
     return job
+
+
+def _noise(components: Components, request: Request, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Fresh noise in the shape of the request's latents, (n, c, h, w), on the CPU."""
+    cell = components.defaults.cell
+    shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
+    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+
+@torch.inference_mode()
+def make_source(components: Components, request: Request, generators: Sequence[torch.Generator]) -> Source:
+    """The latents of a fitted request's image and mask, and the noise that will cover them.
+
+    From each generator first what the posterior is sampled with, then the noise: as stock diffusers draws them.
+    """
+    posterior = encode(components, request.image)
+    z = posterior.mean.cpu() + posterior.std.cpu() * _noise(components, request, generators)
+    mask = None
+    if request.mask is not None:
+        # A cell that is white anywhere is repainted whole; `finish` puts back the pixels that are not.
+        white = torch.from_numpy(np.asarray(request.mask)).float()[None, None] / 255
+        mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device)
+    z = (z * components.vae.config.scaling_factor).to(components.device)
+    return Source(z, _noise(components, request, generators).to(components.device), mask)
+
+
+def fitted(request: Request) -> Request:
+    """A resolved request with its image and mask as they are used: RGB, and black or white, both of its size.
+
+    Needs no model and may take a second for a large picture: to be called before a request joins others.
+    """
+    size = (request.width, request.height)
+    image, mask = request.image, request.mask
+    if mask is not None and (mask.mode != "L" or mask.size != size or mask.getextrema() not in BLACK_WHITE):
+        mask = images.fit(mask.convert("L").resize(image.size, Image.Resampling.NEAREST), size)
+        mask = mask.point(lambda value: 255 * (value >= 128))
+    if image is not None and (image.mode != "RGB" or image.size != size):
+        image = images.fit(images.to_rgb(image), size)
+    return replace(request, image=image, mask=mask)
+
+
+def _depart(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    """The timesteps left when the first (1 - prompt_strength) of them are skipped, one at least unless it is 0, and the
+    latents to begin with (SDEdit, Meng et al. 2022, arXiv 2108.01073, sec. 3).
+    """
+    taken = int(request.num_inference_steps * request.prompt_strength)
+    taken = max(taken, 1) if request.prompt_strength > 0 else 0
+    if not taken:
+        return scheduler.timesteps[:0], source.z
+    skipped = (request.num_inference_steps - taken) * scheduler.order
+    timesteps = scheduler.timesteps[skipped:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    if request.prompt_strength == 1 and source.mask is not None:
+        return timesteps, source.noise * scheduler.init_noise_sigma
+    return timesteps, scheduler.add_noise(source.z, source.noise, timesteps[:1])
+
+
+def _blend(job: Job) -> torch.Tensor:
+    """The latents with the source's own, as noisy as the next step expects, where nothing is repainted (Lugmayr et
+    al. 2022, arXiv 2201.09865, eq. 8)."""
+    kept = job.source.z
+    if not job.finished:
+        kept = job.scheduler.add_noise(kept, job.source.noise, job.timesteps[job.done : job.done + 1])
+    return (1 - job.source.mask) * kept + job.source.mask * job.x_t
 
 
 @torch.inference_mode()
@@ -119,7 +203,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
     """
     x, t, context = [], [], []
     for job in jobs:
-        t_job = job.scheduler.timesteps[job.done]
+        t_job = job.timesteps[job.done]
         x_job = job.scheduler.scale_model_input(job.x_t, t_job)
         rows = len(job.context)
         x.append(x_job.repeat(rows // len(x_job), 1, 1, 1))
@@ -150,9 +234,11 @@ def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
 def advance(job: Job, eps: torch.Tensor) -> None:
     """From x_t to the next latents, by the job's own scheduler and its own noise."""
     noise = {"generator": job.generators} if takes_generator(job.scheduler) else {}
-    t = job.scheduler.timesteps[job.done]
+    t = job.timesteps[job.done]
     job.x_t = job.scheduler.step(eps, t, job.x_t, return_dict=False, **noise)[0]
     job.done += 1
+    if job.source is not None and job.source.mask is not None:
+        job.x_t = _blend(job)
     if job.finished:
         job.timings["denoise"] = time.perf_counter() - job.started
 
@@ -165,24 +251,26 @@ def finish(components: Components, job: Job, cancelled: Callable[[], bool] = lam
     safety checker flags every picture, and whatever the checker raises: it fails closed.
     """
     start = time.perf_counter()
-    images = []
+    pictures = []
     for x_0 in job.x_t:  # one at a time bounds the memory
         if cancelled():
             raise CancelledError
-        images.append(decode(components, x_0))
+        pictures.append(decode(components, x_0))
+    if job.request.mask is not None:
+        pictures = _put_back(components, job.request, pictures)
     job.timings["decode"] = time.perf_counter() - start
 
     start = time.perf_counter()
-    flagged = [False] * len(images)
+    flagged = [False] * len(pictures)
     if components.safety_checker is not None:
-        flagged = safety.check(components.safety_checker, components.image_processor, images)
+        flagged = safety.check(components.safety_checker, components.image_processor, pictures)
     job.timings["safety"] = time.perf_counter() - start
     if all(flagged):
         raise NSFWError("NSFW content detected: the safety checker flagged every image; try another prompt or seed")
 
     shown = [i for i, flag in enumerate(flagged) if not flag]
     return Result(
-        images=[watermark.embed(images[i]) for i in shown],
+        images=[watermark.embed(pictures[i]) for i in shown],
         seeds=[job.request.seed + i for i in shown],
         flagged=sum(flagged),
         request=job.request,
@@ -191,6 +279,23 @@ def finish(components: Components, job: Job, cancelled: Callable[[], bool] = lam
         tokens=job.tokens,
         truncated=job.truncated,
     )
+
+
+@torch.inference_mode()
+def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistribution:
+    """An RGB picture to the VAE's distribution over its latents, (1, c, h, w), not scaled yet."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    posterior = components.vae.encode(pixels.to(components.device, components.dtype)).latent_dist
+    return DiagonalGaussianDistribution(posterior.parameters.float())
+
+
+def _put_back(components: Components, request: Request, painted: Sequence[Image.Image]) -> list[Image.Image]:
+    """The pictures with the VAE's own rendering of the source wherever nothing is repainted: blending its latents
+    alone would let what is painted show through for the width of a cell.
+    """
+    z = encode(components, request.image).mean[0] * components.vae.config.scaling_factor
+    kept = decode(components, z)
+    return [Image.composite(image, kept, request.mask) for image in painted]
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,7 +86,7 @@ def test_choices_and_defaults_are_those_of_request(declared):
     }
     own = request.Request(cli.PROMPT)
     for name, value in defaults().items():
-        if name not in (*cli.IMAGE_INPUTS, "steps"):
+        if name != "steps":
             assert value == getattr(own, name), name
 
 
@@ -161,14 +162,28 @@ def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
         ({"num_inference_steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),
-        ({"image": "cat.png"}, "image: image-to-image is not available yet"),
-        ({"mask": "cat.png"}, "mask: image-to-image is not available yet"),
-        ({"prompt_strength": 0.5}, "prompt_strength: image-to-image is not available yet"),
+        ({"image": Path(__file__)}, "image: not a png, jpeg or webp file"),
+        ({"mask": Path(__file__)}, "mask: not a png, jpeg or webp file"),
+        ({"image": __file__}, "image: .* was given; a data URI or the address of a picture is wanted"),
+        ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
     ],
 )
 def test_bad_input_raises_an_error_that_names_it(predictor, inputs, told):
     with pytest.raises(request.InputError, match=told):
         draw(predictor, **inputs)
+
+
+def test_only_the_white_part_of_a_picture_is_repainted(predictor, tmp_path):
+    (first,) = draw(predictor, prompt="猫", seed=5)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    mask.save(tmp_path / "mask.png")
+    given = {"image": first, "mask": tmp_path / "mask.png", "prompt_strength": 1}
+    one, other = (
+        np.asarray(Image.open(draw(predictor, prompt=prompt, **given)[0]), int) for prompt in ("犬 油絵", "富士山")
+    )
+    assert (one == other)[:, :32].all()
+    assert np.abs(one - other)[:, 32:].mean() > 3
 
 
 def test_flagged_pictures_are_left_out_and_counted(predictor, monkeypatch, capsys):

@@ -112,6 +112,17 @@ def data(uri: str) -> bytes:
     return base64.b64decode(uri.partition(";base64,")[2], validate=True)
 
 
+def as_uri(image: Image.Image, format: str = "PNG", **options: Any) -> str:
+    """A picture to a data URI."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return to_uri(file.getvalue())
+
+
+def to_uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts servers, `start(JSD_...=...)`, and stops them all at the end."""

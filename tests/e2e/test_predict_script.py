@@ -3,8 +3,12 @@
 import os
 import subprocess
 
+import numpy as np
+from PIL import Image, ImageDraw
+
 from e2e.conftest import ROOT, WEIGHTS
-from jsd import images
+from jsd import images, sampling, weights
+from jsd.request import Request
 
 
 def run(*arguments: str, cwd) -> subprocess.CompletedProcess:
@@ -26,6 +30,27 @@ def test_it_writes_the_picture_where_it_was_called(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
     assert images.read_metadata(tmp_path / "out.png")["prompt"] == "猫の肖像画 油絵"
     assert "out.png: seed 1" in done.stdout
+
+
+def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
+    """Elsewhere it is the picture as the VAE renders it, but for the watermark."""
+    components = weights.load(WEIGHTS)
+    width = components.defaults.width
+    photo = sampling.generate(components, Request("青い背景の城", seed=1)).images[0]
+    photo.save(tmp_path / "in.png")
+    mask = Image.new("L", photo.size)
+    ImageDraw.Draw(mask).ellipse((width * 0.3, width * 0.2, width * 0.7, width * 0.9), fill=255)
+    mask.save(tmp_path / "mask.png")
+    inputs = ["prompt=猫", "seed=2", "image=@in.png", "mask=@mask.png", "prompt_strength=1"]
+    done = run(*(word for value in inputs for word in ("-i", value)), "-o", "out.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    painted = Image.open(tmp_path / "out.png")
+    z = sampling.encode(components, photo).mean[0] * components.vae.config.scaling_factor
+    kept = sampling.decode(components, z)
+    black = np.asarray(mask) == 0
+    error = np.asarray(painted, float) - np.asarray(kept, float)
+    assert 10 * np.log10(255**2 / np.mean(error[black] ** 2)) >= 35
+    assert 10 * np.log10(255**2 / np.mean(error[~black] ** 2)) < 25
 
 
 def test_bad_input_is_told_with_exit_code_2(tmp_path):

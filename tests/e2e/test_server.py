@@ -189,9 +189,8 @@ def test_what_the_schema_forbids_is_a_422_that_names_the_input(server, name, val
         ({"prompt": "猫\0犬"}, "prompt: "),
         ({"width": 513}, "width: 513 was given"),
         ({"seed": 2**63 - 1, "num_outputs": 2}, "seed: "),
-        ({"image": "data:image/png;base64,AAAA"}, "image: image-to-image is not available yet"),
-        ({"mask": "data:image/png;base64,AAAA"}, "mask: image-to-image is not available yet"),
-        ({"prompt_strength": 0.5}, "prompt_strength: image-to-image is not available yet"),
+        ({"image": "data:image/png;base64,AAAA"}, "image: not a png, jpeg or webp file"),
+        ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
     ],
 )
 def test_what_only_the_model_can_refuse_fails_with_a_message_that_names_the_input(server, inputs, message):

@@ -1,0 +1,129 @@
+"""Whatever people send as a picture is read as they see it, or refused with a reason before it costs anything."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from jsd import images
+from jsd.images import PictureError, read_input, read_picture
+from jsd.request import InputError
+
+RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    data.seek(0)
+    return data
+
+
+def near(pixel, wanted, by=6) -> bool:
+    return max(abs(a - b) for a, b in zip(pixel, wanted, strict=True)) <= by
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "PA", "1", "CMYK", "YCbCr"])
+def test_every_mode_becomes_rgb(kind, mode):
+    image = Image.new("RGB", (12, 8), WHITE).convert(mode)
+    try:
+        data = encoded(image, kind)
+    except (OSError, ValueError):
+        pytest.skip(f"no {kind} of mode {mode}")
+    read = read_picture(data)
+    assert (read.mode, read.size) == ("RGB", (12, 8))
+    assert near(read.getpixel((5, 5)), WHITE)
+
+
+def test_16_bits_are_scaled_not_cut_off():
+    grey = np.full((8, 12), 0x8080, np.uint16)
+    assert read_picture(encoded(Image.fromarray(grey))).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_cmyk_jpeg_keeps_its_colour():
+    assert near(read_picture(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")).getpixel((8, 8)), RED)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_transparency_is_white_in_a_picture_and_not_painted_in_a_mask(kind, tmp_path):
+    image = Image.new("RGBA", (16, 8), (255, 255, 255, 255))
+    image.paste((255, 0, 0, 0), (8, 0, 16, 8))
+    file = tmp_path / "file"
+    file.write_bytes(encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {})).getvalue())
+    assert read_input("image", file).getpixel((12, 4)) == WHITE
+    mask = read_input("mask", file)
+    assert (mask.mode, mask.getpixel((4, 4)), mask.getpixel((12, 4))) == ("L", 255, 0)
+
+
+def test_a_palette_with_a_transparent_colour():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((1, 1), 1)
+    read = read_picture(encoded(image, transparency=0))
+    assert (read.getpixel((0, 0)), read.getpixel((1, 1))) == (WHITE, RED)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_turned_the_right_way_up(kind):
+    image = Image.new("RGB", (32, 16), WHITE)
+    image.paste(RED, (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    read = read_picture(encoded(image, kind, exif=exif))
+    assert read.size == (16, 32)
+    assert near(read.getpixel((8, 4)), RED)
+    assert near(read.getpixel((8, 28)), WHITE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_read(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLACK)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert near(read_picture(data).getpixel((4, 4)), RED)
+
+
+def bomb(width: int, height: int) -> io.BytesIO:
+    """A PNG that says how large it is and then ends."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
+WHOLE = encoded(Image.effect_noise((64, 64), 80)).getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (bomb(50_000, 50_000), "too many pixels; at most 50000000"),
+        (bomb(10_000, 10_000), "10000 x 10000 pixels; at most 50000000"),
+        (io.BytesIO(b"only text"), "not a png, jpeg or webp file"),
+        (io.BytesIO(b""), "not a png, jpeg or webp file"),
+        (io.BytesIO(WHOLE[: len(WHOLE) // 2]), "unreadable"),
+        (encoded(Image.new("RGB", (8, 8)), "GIF"), "not a png, jpeg or webp file"),
+        (encoded(Image.new("RGB", (8, 8)), "TIFF"), "not a png, jpeg or webp file"),
+    ],
+    ids=["bomb", "large", "text", "empty", "cut", "gif", "tiff"],
+)
+def test_what_is_no_picture_is_refused_with_the_reason(data, reason):
+    with pytest.raises(PictureError, match=reason):
+        read_picture(data)
+
+
+def test_the_input_is_named(tmp_path):
+    (tmp_path / "cat.png").write_text("meow")
+    for name in ("image", "mask"):
+        with pytest.raises(InputError, match=f"{name}: not a png, jpeg or webp file; a whole png"):
+            read_input(name, tmp_path / "cat.png")
+
+
+def test_one_pixel_is_a_picture():
+    assert images.fit(read_picture(encoded(Image.new("RGB", (1, 1), RED))), (64, 64)).getpixel((30, 30)) == RED
