@@ -1,6 +1,9 @@
 """The command line.
 
     python -m jsd generate -p "猫の肖像画 油絵" -i seed=1 -o out.png
+    python -m jsd generate -p "犬" -i image=@out.png -i prompt_strength=0.6 -o dog.png
+    python -m jsd weights pull
+    python -m jsd weights convert SOURCE FOLDER
     python -m jsd weights verify [FOLDER]
     python -m jsd weights list
     python -m jsd detect-watermark FILE...
@@ -24,7 +27,7 @@ from subprocess import CalledProcessError
 from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, SettingError, WeightsError, shown
 
 PROMPT = "サラリーマン 油絵"
-IMAGE_INPUTS = ("image", "mask", "prompt_strength")
+PICTURES = ("image", "mask")
 OTHER_NAMES = {"steps": "num_inference_steps"}
 NUMBERS = {
     "width": int,
@@ -34,6 +37,7 @@ NUMBERS = {
     "guidance_scale": float,
     "seed": int,
     "output_quality": int,
+    "prompt_strength": float,
 }
 
 
@@ -75,19 +79,32 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
         if not equals:
             raise InputError("-i", f"{shown(pair)} was given; name=value is wanted, e.g. -i seed=1")
         name = OTHER_NAMES.get(name, name)
-        if name in IMAGE_INPUTS:
-            raise InputError(name, "image-to-image is not available yet; leave it out")
         if name not in allowed:
             raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(allowed)}")
         if name in values:
             raise InputError(name, "given twice")
-        values[name] = _number(name, text) if name in NUMBERS else text
+        if name in PICTURES:
+            values[name] = _picture(name, text)
+        else:
+            values[name] = _number(name, text) if name in NUMBERS else text
     return values
 
 
 def output_paths(path: Path, count: int) -> list[Path]:
     """`path` itself for one picture; out.0.png, out.1.png ... for several, as `cog predict` names them."""
     return [path] if count == 1 else [path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(count)]
+
+
+def _picture(name: str, text: str) -> object:
+    """The picture in the file that `@FILE` names, as for `cog predict`."""
+    from jsd import images
+
+    if not text.startswith("@"):
+        raise InputError(name, f"{shown(text)} was given; @FILE is wanted, e.g. -i {name}=@in.png")
+    path = Path(text[1:])
+    if not path.is_file():
+        raise InputError(name, f"there is no file {shown(str(path))}")
+    return images.read_input(name, path)
 
 
 def _number(name: str, text: str) -> float:
@@ -169,6 +186,28 @@ def _list(arguments: argparse.Namespace) -> None:
     print(f"in use: {weights.find_weights()}")
 
 
+def _pull(arguments: argparse.Namespace) -> None:
+    from jsd import hub, weights
+
+    repository = arguments.repository or hub.GENUINE
+    folder = arguments.to or weights.ROOT / repository.rpartition("/")[2]
+    hub.pull(repository, folder, arguments.revision, arguments.token, _dtype(arguments), print)
+    print(f"wrote {folder}; JSD_WEIGHTS={folder} serves it")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from jsd import convert
+
+    convert.convert(arguments.source, arguments.folder, _dtype(arguments), report=print)
+    print(f"wrote {arguments.folder}; JSD_WEIGHTS={arguments.folder} serves it")
+
+
+def _dtype(arguments: argparse.Namespace) -> object:
+    import torch
+
+    return {"fp16": torch.float16, "fp32": torch.float32}[arguments.dtype]
+
+
 def _detect(arguments: argparse.Namespace) -> int:
     from PIL import Image
 
@@ -210,6 +249,18 @@ def _parser() -> argparse.ArgumentParser:
     verify = weights.add_parser("verify", help="check a model folder against its manifest")
     verify.add_argument("folder", nargs="?", help="default: the one that would be used")
     verify.set_defaults(run=_verify)
+    pull = weights.add_parser("pull", help="fetch a model of 2022 from the Hugging Face hub and convert it")
+    pull.add_argument("repository", nargs="?", help="default: rinna/japanese-stable-diffusion")
+    pull.add_argument("--revision", help="a branch, tag or commit")
+    pull.add_argument("--token", help="of the hub; default: HF_TOKEN, or the one hf auth login saved")
+    pull.add_argument("--to", type=Path, metavar="FOLDER", help="default: weights/ and the repository's name")
+    pull.set_defaults(run=_pull)
+    convert = weights.add_parser("convert", help="a model folder of 2022 to a clean one")
+    convert.add_argument("source", type=Path)
+    convert.add_argument("folder", type=Path)
+    convert.set_defaults(run=_convert)
+    for command in (pull, convert):
+        command.add_argument("--dtype", choices=["fp16", "fp32"], default="fp16", help="of the files (default: fp16)")
     weights.add_parser("list", help="the model folders here, and the one in use").set_defaults(run=_list)
 
     detect = commands.add_parser("detect-watermark", help="tell whether pictures carry the mark; exit code 1 if not")

@@ -75,11 +75,15 @@ class Tokenizer:
             pad_token = pad_token.get("content")
         return cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
 
-    def __call__(self, text: str) -> Tokens:
-        """The tokens of `text`; what does not fit into `max_length - 1` is cut off and counted."""
+    def encode(self, text: str) -> list[int]:
+        """The ids of all of `text`: nothing cut off, no end, no padding."""
         if self.do_lower_case:
             text = text.lower()
-        ids = [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
+        return [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
+
+    def __call__(self, text: str) -> Tokens:
+        """The tokens of `text`; what does not fit into `max_length - 1` is cut off and counted."""
+        ids = self.encode(text)
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
         return Tokens(ids=[*kept, self.eos_id, *padding], used=len(kept), dropped=len(ids) - len(kept))

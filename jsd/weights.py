@@ -76,7 +76,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     for path, entry in listed.items():
         _check_size(folder, path, entry)
     for path, entry in listed.items():
-        if _sha256(folder / path) != entry["sha256"]:
+        if sha256(folder / path) != entry["sha256"]:
             raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
     return manifest
 
@@ -89,9 +89,7 @@ def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], *
     """
     folder = Path(folder)
     _check_defaults(folder, defaults)
-    files = {
-        path: {"sha256": _sha256(folder / path), "size": (folder / path).stat().st_size} for path in _files(folder)
-    }
+    files = {path: {"sha256": sha256(folder / path), "size": (folder / path).stat().st_size} for path in _files(folder)}
     text = json.dumps({"name": name, "defaults": defaults, **about, "files": files}, ensure_ascii=False, indent=2)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".manifest-", delete=False) as file:
         file.write(text + "\n")
@@ -107,8 +105,9 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     safety_checker: bool = True,
+    lora: str | Path | None = None,
 ) -> Components:
-    """Verify `folder` and load it onto `device`.
+    """Verify `folder` and load it onto `device`, with the adapter in the file `lora` merged into its UNet.
 
     `dtype` is float32 on a CPU and float16 elsewhere unless given. With `safety_checker=False` the checker is not
     loaded; with True a folder without one is an error, so that leaving it out is always the deployer's choice.
@@ -127,7 +126,7 @@ def load(
         dtype = torch.float32 if device.type == "cpu" else torch.float16
 
     def model(model_class: type, part: str) -> Any:
-        return _load_model(model_class, folder / part, dtype).to(device)
+        return load_model(model_class, folder / part, dtype).to(device)
 
     checker = processor = None
     if safety_checker:
@@ -138,6 +137,10 @@ def load(
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     text_encoder = model(CLIPTextModel, "text_encoder")
     unet = model(UNet2DConditionModel, "unet")
+    if lora:
+        from jsd.lora import merge_lora
+
+        merge_lora(unet, Path(lora))
     vae = model(AutoencoderKL, "vae")
     _check_fit(folder, tokenizer, text_encoder.config, unet.config, vae.config)
 
@@ -164,7 +167,7 @@ def load(
     )
 
 
-def _load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
+def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
     """One component, with every one of its tensors read from the file and none left over."""
     try:
         model, info = model_class.from_pretrained(
@@ -232,6 +235,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -180,3 +180,36 @@ def test_the_folder_is_the_argument_then_the_setting_then_the_genuine_then_the_e
     assert find_weights(tmp_path / "argument") == tmp_path / "argument"
     with pytest.raises(WeightsError, match="nowhere"):
         find_weights(tmp_path / "nowhere")
+
+
+PARTS = ("text_encoder", "unet", "vae", "safety_checker")
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return (open, (self.file, "w"))
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("harm", ["first byte", "middle byte", "last byte", "deleted", "pickle", "pickle beside"])
+def test_no_harm_to_any_weights_file_goes_unseen_and_nothing_runs(tiny_copy, tmp_path, part, harm):
+    (file,) = (tiny_copy / part).glob("*.safetensors")
+    data, pwned = bytearray(file.read_bytes()), tmp_path / "pwned"
+    if harm.endswith("byte"):
+        data[{"first byte": 0, "middle byte": len(data) // 2, "last byte": -1}[harm]] ^= 1
+        file.write_bytes(data)
+    elif harm == "deleted":
+        file.unlink()
+    elif harm == "pickle":
+        file.write_bytes(pickle.dumps(Evil(pwned), protocol=2))
+    else:
+        file = file.with_name("pytorch_model.bin")
+        file.write_bytes(pickle.dumps(Evil(pwned), protocol=2))
+    with pytest.raises(WeightsError, match=f"{part}/{file.name}"):
+        load(tiny_copy)
+    assert not pwned.exists()

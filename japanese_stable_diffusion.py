@@ -1,0 +1,13 @@
+"""The import name of 2022: `from japanese_stable_diffusion import JapaneseStableDiffusionPipeline` still works."""
+
+from jsd.pipelines import (
+    JapaneseStableDiffusionImg2ImgPipeline,
+    JapaneseStableDiffusionInpaintPipeline,
+    JapaneseStableDiffusionPipeline,
+)
+
+__all__ = [
+    "JapaneseStableDiffusionImg2ImgPipeline",
+    "JapaneseStableDiffusionInpaintPipeline",
+    "JapaneseStableDiffusionPipeline",
+]
