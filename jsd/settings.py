@@ -5,6 +5,7 @@
 | JSD_WEIGHTS | weights/japanese-stable-diffusion if there, else weights/embedded | a model folder |
 | JSD_DEVICE | cuda if there is one, else cpu | what torch.device takes |
 | JSD_DTYPE | fp16 on a GPU, fp32 on a CPU | fp16, bf16, fp32 |
+| JSD_LORA | none | a .safetensors adapter for the UNet (`python -m jsd train lora`) |
 | JSD_SAFETY_CHECKER | on | on, off |
 | JSD_MAX_BATCH | 16 | UNet rows a call, 1 or more; an image with guidance is two |
 """
@@ -46,12 +47,16 @@ def load_components(folder: str | Path | None = None) -> Components:
         raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
     dtype = _choice("JSD_DTYPE", "fp32" if torch.device(device).type == "cpu" else "fp16", DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
+    lora = os.environ.get("JSD_LORA") or None
     watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
 
     folder = weights.find_weights(folder)
-    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked)
+    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
     checker = "on" if components.safety_checker is not None else "off"
-    print(f"weights {folder} ({components.name}), device {device}, {dtype}, safety checker {checker}", flush=True)
+    merged = f", LoRA {lora}" if lora else ""
+    print(
+        f"weights {folder} ({components.name}), device {device}, {dtype}, safety checker {checker}{merged}", flush=True
+    )
     return components
 
 

@@ -19,7 +19,7 @@ from jsd.eval.judge import Judge, Verdict
 from jsd.eval.prompts import Task
 from jsd.request import NSFWError, Request
 from jsd.train.drawings import Concept, Drawing
-from jsd.train.loop import Plan
+from jsd.train.fit import Plan
 from jsd.train.pictures import held_out, styles_of
 from jsd.train.styles import PAIRS, STYLES, render
 from jsd.weights import Components

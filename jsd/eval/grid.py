@@ -4,23 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
-from jsd import sampling, weights
+from jsd import images, sampling, weights
 from jsd.request import Request
-
-COLUMNS = 6
-
-
-def grid(images: list[Image.Image], cell: int) -> Image.Image:
-    """The pictures, `cell` pixels wide and high each, in rows of COLUMNS. Raises ValueError when there are none."""
-    if not images:
-        raise ValueError("no pictures to arrange; the file of prompts is empty")
-    sheet = Image.new("RGB", (COLUMNS * cell, -(-len(images) // COLUMNS) * cell), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % COLUMNS * cell, i // COLUMNS * cell))
-    return sheet
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,9 +20,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     prompts = [line for line in args.prompts.read_text("utf-8").splitlines() if line.strip()]
     components = weights.load(args.weights)
-    images = [sampling.generate(components, Request(p, seed=args.seed)).images[0] for p in tqdm(prompts, "drawing")]
+    drawn = [sampling.generate(components, Request(p, seed=args.seed)).images[0] for p in tqdm(prompts, "drawing")]
     part = args.to.with_name(f".{args.to.name}.part")
-    grid(images, args.cell).save(part, "PNG", optimize=True)
+    images.sheet(drawn, args.cell).save(part, "PNG", optimize=True)
     os.replace(part, args.to)
 
 

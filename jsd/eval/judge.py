@@ -24,7 +24,7 @@ from torch import nn
 from jsd.eval.references import GROUNDS, MEDIA, References, draw_references, join_style, shrink, split_style
 from jsd.train import styles
 from jsd.train.drawings import Drawing
-from jsd.train.loop import Plan, fit, make_accelerator
+from jsd.train.fit import Plan, fit, make_accelerator
 
 PLAN = Plan(steps=2500, lr=3e-3, warmup=100, weight_decay=0.05, ema=0.99, save_every=500)
 BATCH = 128
@@ -170,7 +170,7 @@ def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int =
     torch.manual_seed(plan.seed)
     network = Network(len(concepts)).to(accelerator.device)
 
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(len(known.images), size=batch)
         with torch.autocast(accelerator.device.type, enabled=False):
             x = augment(_to_tensor(known.images[chosen]).to(accelerator.device), rng)

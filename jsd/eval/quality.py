@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jsd import sampling, settings
+from jsd.eval import claims
 from jsd.eval import judge as judges
 from jsd.eval.judge import Verdict
 from jsd.eval.prompts import GROUPS, Task, sample_aliases, sample_pairs
 from jsd.eval.references import PAIRED, split_style
 from jsd.request import InputError, NaNError, NSFWError, Request, SettingError, WeightsError
-from jsd.train.drawings import fetch, load_concepts, load_drawings
+from jsd.train.drawings import Drawing, fetch, load_concepts, load_drawings
 from jsd.train.styles import STYLES
 from jsd.weights import Components
 
@@ -145,17 +147,46 @@ def main(argv: Sequence[str]) -> int:
     result = report(tasks, verdicts) | {"judge": judge.accuracy, "model": components.name, "seed": arguments.seed}
     result |= {"settings": [defaults.scheduler, defaults.num_inference_steps, defaults.guidance_scale]}
     print(table(tasks, result))
+    sheets = {arguments.sheet: sheet(tasks, images, verdicts)} if arguments.sheet else {}
+    if arguments.claims or arguments.columns:
+        figures, claims_sheet = _claims(components, arguments, drawings, judge)
+        result |= figures
+        print(claims.lines(result))
+        if arguments.sheet:
+            sheets[arguments.sheet.with_stem(f"{arguments.sheet.stem}-claims")] = claims_sheet
     text = json.dumps(result, ensure_ascii=False)
     if arguments.json:
         work = arguments.json.with_name(f".{arguments.json.name}")
         work.write_text(text + "\n", encoding="utf-8")
         os.replace(work, arguments.json)
-    if arguments.sheet:
-        work = arguments.sheet.with_name(f".{arguments.sheet.name}")
-        sheet(tasks, images, verdicts).save(work, "PNG")
-        os.replace(work, arguments.sheet)
+    for file, picture in sheets.items():
+        work = file.with_name(f".{file.name}")
+        picture.save(work, "PNG")
+        os.replace(work, file)
     print(text)
     return 0
+
+
+def _claims(
+    components: Components, arguments: argparse.Namespace, drawings: Sequence[Drawing], judge: judges.Judge
+) -> tuple[dict, Image.Image]:
+    """The table of claims (see `jsd.eval.claims`): this model's column, and those of the stages before it; and a sheet
+    of pictures.
+    """
+    count, seed = max(1, arguments.prompts // 3), arguments.seed
+    asked, pairs = claims.claims(drawings, count, seed), claims.twos(drawings, count, seed)
+    columns, result = {}, {}
+    if arguments.columns:
+        base, stage1 = (settings.load_components(arguments.columns / name) for name in ("base", "stage1"))
+        columns = {"base_ja": (base, "ja"), "base_en": (base, "en"), "stage1": (stage1, "ja")}
+        result["tokens"] = claims.tokens(asked, components.tokenizer, base.tokenizer)
+    columns["stage2"] = (components, "ja")
+    answers = {
+        name: claims.answer(language, partial(draw, model, seed=seed), asked, pairs)
+        for name, (model, language) in columns.items()
+    }
+    picture, prompts = claims.contact_sheet(answers, asked, pairs)
+    return result | claims.table(answers, asked, pairs, judge) | {"claims_sheet": prompts}, picture
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,11 +194,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="default: the one that serving would use")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE.png", help="write a grid of the pictures; wrong ones framed"
+        "--sheet",
+        type=Path,
+        metavar="FILE.png",
+        help="write a grid of pictures, wrong ones framed, and FILE-claims.png",
     )
     parser.add_argument("--prompts", type=_count, default=600, help="pairs, a third of them held out (default: 600)")
     parser.add_argument("--aliases", type=_count, default=150, help="prompts in other spellings (default: 150)")
     parser.add_argument("--seed", type=_count, default=0, help="of the choice of prompts and of the pictures")
+    parser.add_argument("--claims", action="store_true", help="the README's claims as well: some minutes more")
+    parser.add_argument(
+        "--columns", type=Path, metavar="FOLDER", help="base/ and stage1/ of the training, beside the model (claims)"
+    )
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="icon sets and the judge (default: runs)")
     return parser
 

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 
-from jsd.train.loop import Plan, fit, save_atomically
+from jsd.train.fit import Plan, fit, save_atomically
 
 PATCH = 32
 CHANNELS = 64
@@ -160,7 +160,9 @@ def train_decoder(
     parts = segments(vae)
 
     def grown_to(count: int, batch: int) -> Callable:
-        def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss_of(
+            model: torch.nn.Module, step: int, rng: np.random.Generator
+        ) -> tuple[torch.Tensor, dict[str, float]]:
             x = _sample(images, batch, rng)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 h = _noisy(latents.encode(x))
@@ -214,7 +216,7 @@ def train_encoder(
         for block in vae.encoder.down_blocks[: len(rungs) + 1]
     ]
 
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         x = _sample(images, batch, rng)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             targets = [linear.encode(x) for linear in (*rungs, latents)]

@@ -1,131 +1,234 @@
-"""The one training loop: AdamW, warm-up and cosine, EMA, mixed precision, resumable checkpoints. What is learned is the
-caller's.
+"""Train one stage of a Stable Diffusion 1.x folder on webdataset shards:
 
-Every random choice of step k comes from generators seeded with (seed, k), so a run killed at any moment and resumed
-gives the same curve as one that was not.
+    accelerate launch -m jsd.train.loop --stage stage1 --model weights/stable-diffusion-v1-4 \\
+        --tokenizer runs/tokenizer --shards 'data/{00000..00999}.tar' --out runs/stage1 --steps 100000 --batch 16
+    python -m jsd train export runs/stage1 weights/stage1
+
+then the same with --stage stage2 --model weights/stage1. Processes, precision, DDP or FSDP are accelerate's to
+configure (`accelerate config`). Run the same command again and it goes on where it stopped.
 """
 
+import argparse
+import hashlib
 import json
-import math
 import os
-import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
-from tqdm import tqdm
+from accelerate.utils import ProjectConfiguration, gather_object
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
-Loss = Callable[[int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
+from jsd import images, sampling
+from jsd.request import Defaults, Request
+from jsd.tokenizer import Tokenizer
+from jsd.train.curve import draw_curve
+from jsd.train.dataset import Shards, Stream, find_shards
+from jsd.train.fit import Plan, checkpoints
+from jsd.train.stages import STAGES, fresh_text_encoder, latents_of, noise_schedule, train_stage
+from jsd.weights import Components, load_model
+
+RUN_FILE = "run.json"
+# What must not change when a run is taken up again.
+SAME = ("stage", "model", "tokenizer", "urls", "size", "batch", "accumulate", "seed", "steps", "lr", "random_crop")
+PROMPTS = "猫の肖像画 油絵|サラリーマン 油絵|富士山|東京タワー|桜|寿司"
 
 
-def save_atomically(value: object, file: Path) -> None:
-    """`torch.save` to a temporary name, then renamed: a kill leaves the old file or the new one."""
-    torch.save(value, file.with_suffix(".tmp"))
-    os.replace(file.with_suffix(".tmp"), file)
+@dataclass
+class Parts:
+    """What a run begins with: the parts of its model folder, with the tokenizer and text encoder of its stage."""
+
+    tokenizer: Tokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler_config: dict
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train. `lr` is the peak of a cosine that ends at 2%; `ema` the largest decay of
-    the average.
+def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
+    """Read the folder `model` for `stage`, in float32.
+
+    A stage that begins with a fresh text encoder takes only its shape from the folder. Raises WeightsError for what is
+    missing or does not fit, ValueError when a stage that keeps the text encoder is given another tokenizer.
     """
-
-    steps: int
-    lr: float
-    warmup: int = 200
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.998
-    seed: int = 0
-    save_every: int = 250
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step, as a share of the peak."""
-        progress = min(1.0, step / self.steps)
-        return min(1.0, (step + 1) / self.warmup) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+    fresh = STAGES[stage].fresh_text
+    if tokenizer_folder and not fresh:
+        raise ValueError(f"--tokenizer: {stage} keeps the text encoder of {model}, and so its tokenizer; leave it out")
+    tokenizer = Tokenizer.from_folder(tokenizer_folder or model / "tokenizer")
+    if fresh:
+        torch.manual_seed(0)
+        text_encoder = fresh_text_encoder(CLIPTextConfig.from_pretrained(model / "text_encoder"), tokenizer)
+    else:
+        text_encoder = load_model(CLIPTextModel, model / "text_encoder", torch.float32)
+    unet = load_model(UNet2DConditionModel, model / "unet", torch.float32)
+    vae = load_model(AutoencoderKL, model / "vae", torch.float32)
+    config = json.loads((model / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return Parts(tokenizer, text_encoder, unet, vae, config)
 
 
-def make_accelerator(cpu: bool = False) -> Accelerator:
-    """bf16 where the hardware multiplies it fast (a GPU, or a CPU with AMX or AVX-512 BF16), else fp32.
-
-    `cpu` leaves a GPU aside.
-    """
-    gpu = torch.cuda.is_available() and not cpu
-    fast = gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if fast else "no", cpu=cpu)
-
-
-def fit(
-    name: str,
-    model: torch.nn.Module,
-    loss_of: Loss,
-    plan: Plan,
-    folder: Path,
-    accelerator: Accelerator,
-    groups: list[dict] | None = None,
-    on_save: Callable[[int], None] = lambda step: None,
-) -> None:
-    """Train `model` in place to its averaged weights, with `loss_of(step, rng) -> (loss, figures to log)`.
-
-    Writes `folder`/`name`.pt (checkpoint, removed by nobody) and `name`.jsonl (the curve); resumes from them. `groups`
-    are optimizer groups whose "lr_scale" multiplies the learning rate. `on_save(step)` runs after each checkpoint, with
-    the averaged weights in the model. Raises FloatingPointError when the loss is not finite.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file, curve = folder / f"{name}.pt", folder / f"{name}.jsonl"
-    groups = groups or [{"params": list(model.parameters()), "lr_scale": 1.0}]
-    parameters = [p for group in groups for p in group["params"]]
-    optimizer = torch.optim.AdamW(groups, plan.lr, plan.betas, weight_decay=plan.weight_decay, fused=True)
-    ema = EMAModel(parameters, decay=plan.ema, use_ema_warmup=True, power=0.75, foreach=True)
-    optimizer = accelerator.prepare(optimizer)
-    start = 0
-    if file.exists():
-        state = torch.load(file, weights_only=True, map_location=accelerator.device)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
-        start = state["step"]
-    model.train()
-    began = time.monotonic()
-    bar = tqdm(range(start, plan.steps), name, initial=start, total=plan.steps, mininterval=5)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = plan.lr * plan.lr_at(step) * group.get("lr_scale", 1.0)
-        torch.manual_seed(plan.seed * 1_000_003 + step)
-        with accelerator.autocast():
-            loss, figures = loss_of(step, np.random.default_rng((plan.seed, step)))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{name}: the loss is {loss.item()} at step {step} ({figures}); lower lr or look at the data"
+def check_same_run(out: Path, stage: str, settings: dict) -> None:
+    """Raises ValueError if `out` has checkpoints of a run with other settings, which could only be mixed up."""
+    if not (out / RUN_FILE).exists() or not checkpoints(out, stage):
+        return
+    before = json.loads((out / RUN_FILE).read_text("utf-8"))
+    for name in SAME:
+        if before.get(name) != settings[name]:
+            raise ValueError(
+                f"{out}: was begun with {name} {before.get(name)!r}, not {settings[name]!r}; go on with the same, or "
+                "take another --out"
             )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, plan.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(parameters)
-        if step % 50 == 0:
-            row = {"step": step, "loss": loss.item(), "seconds": round(time.monotonic() - began, 1), **figures}
-            with curve.open("a") as out:
-                out.write(json.dumps(row) + "\n")
-            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "ema": ema.state_dict(),
-                "step": step + 1,
-            }
-            save_atomically(state, file)
-            ema.store(parameters)
-            ema.copy_to(parameters)
-            model.eval()
-            on_save(step + 1)
-            model.train()
-            ema.restore(parameters)
-    ema.copy_to(parameters)
-    model.eval()
+
+
+def write_run(out: Path, settings: dict) -> None:
+    """Keep what a run was begun with, in one piece."""
+    work = out / f"{RUN_FILE}.tmp"
+    work.write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    os.replace(work, out / RUN_FILE)
+
+
+def _digest(urls: Sequence[str]) -> str:
+    """Which shards, by name: their order decides what a position means."""
+    return hashlib.sha256("\n".join(Path(url).name for url in urls).encode()).hexdigest()[:16]
+
+
+def _defaults(parts: Parts, size: int) -> Defaults:
+    cell = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    return Defaults(size, size, 20, 5.0, "DPM_SOLVER_PP_2M_KARRAS", cell)
+
+
+def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) -> None:
+    """Draw the prompts, seed 0 each, into one picture."""
+    device = next(parts.unet.parameters()).device
+    components = Components(
+        name="in training",
+        defaults=_defaults(parts, size),
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        vae=parts.vae,
+        scheduler_config=parts.scheduler_config,
+        safety_checker=None,
+        image_processor=None,
+        device=device,
+        dtype=torch.float32,
+    )
+    drawn = [sampling.generate(components, Request(prompt, seed=0)).images[0] for prompt in prompts]
+    images.sheet(drawn, min(size, 256)).save(file)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    if args.log_with == "tensorboard":
+        tracking = {"log_with": "tensorboard", "project_config": ProjectConfiguration(logging_dir=args.out / "logs")}
+    else:
+        tracking = {}
+    accelerator = Accelerator(cpu=args.cpu, **tracking)
+    urls = find_shards(args.shards)
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"urls": _digest(urls)}
+    check_same_run(args.out, args.stage, settings)
+    parts = load_parts(args.stage, args.model, args.tokenizer)
+    prompts = args.prompts.read_text("utf-8").splitlines() if args.prompts else PROMPTS.split("|")
+    prompts = [prompt for prompt in prompts if prompt.strip()]
+    for prompt in prompts:  # told now, and not at the first checkpoint
+        Request(prompt).resolve(_defaults(parts, args.size))
+    accelerator.wait_for_everyone()  # all have compared
+    args.out.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        write_run(args.out, settings)
+    if tracking:
+        accelerator.init_trackers("train")
+    shards = Shards(
+        urls,
+        args.size,
+        args.batch,
+        seed=args.seed,
+        random_crop=args.random_crop,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    stream = Stream(shards, args.workers, args.out / f"skipped-{accelerator.process_index}.jsonl")
+    parts.vae.requires_grad_(False).to(accelerator.device)
+    if args.gradient_checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+        parts.text_encoder.gradient_checkpointing_enable()
+    plan = Plan(
+        args.steps,
+        args.lr or STAGES[args.stage].lr,
+        warmup=args.warmup,
+        betas=(0.9, 0.999),
+        ema=args.ema,
+        seed=args.seed,
+        save_every=args.save_every,
+        accumulate=args.accumulate,
+    )
+
+    def show(step: int) -> None:
+        draw_curve(args.out / f"{args.stage}.jsonl", args.out / f"{args.stage}.png")
+        if prompts:
+            draw_samples(parts, prompts, args.size, args.out / f"sample-{step:07d}.png")
+
+    train_stage(
+        args.stage,
+        parts.text_encoder,
+        parts.unet,
+        noise_schedule(parts.scheduler_config),
+        latents_of(stream, parts.vae, parts.tokenizer, args.seed),
+        torch.tensor(parts.tokenizer("").ids),
+        plan,
+        args.out,
+        accelerator,
+        dropout=args.dropout,
+        min_snr=args.min_snr,
+        data=stream,
+        on_save=show,
+    )
+    skipped = sum((Counter(counts) for counts in gather_object([dict(stream.skipped)])), Counter())
+    if skipped and accelerator.is_main_process:
+        print("skipped, by reason:", dict(skipped))
+    accelerator.end_training()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from 1 is wanted")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="accelerate launch -m jsd.train.loop",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--stage", choices=list(STAGES), required=True)
+    add("--model", type=Path, required=True, help="a diffusers folder of Stable Diffusion 1.x, or one of ours")
+    add("--tokenizer", type=Path, help="the new text encoder's tokenizer (python -m jsd train tokenizer)")
+    add("--shards", required=True, help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
+    add("--out", type=Path, required=True, help="checkpoints, curve, samples")
+    add("--steps", type=_positive, required=True)
+    add("--batch", type=_positive, default=8, help="pictures a process and step (times --accumulate)")
+    add("--accumulate", type=_positive, default=1)
+    add("--size", type=_positive, default=512, help="pixels a side")
+    add("--lr", type=float, help="default: what suits the stage")
+    add("--warmup", type=int, default=500)
+    add("--dropout", type=float, default=0.1, help="share of captions left out, for guidance")
+    add("--min-snr", type=float, help="gamma of min-SNR weighting, e.g. 5; default: none")
+    add("--ema", type=float, default=0.9999)
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, default=4, help="processes that read pictures, for each that trains")
+    add("--save-every", type=_positive, default=1000)
+    add("--random-crop", action="store_true", help="else the middle of a picture that is not square")
+    add("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    add("--prompts", type=Path, help="a file of prompts to draw at every checkpoint, one a line; empty: none")
+    add("--log-with", choices=["tensorboard"])
+    add("--cpu", action="store_true", help="leave a GPU aside")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from jsd.train.drawings import Drawing
-from jsd.train.loop import Plan, fit
+from jsd.train.fit import Plan, fit
 from jsd.train.pictures import Pictures
 
 FLAGGED = ("pistol", "bomb", "sword")
@@ -74,14 +74,14 @@ def train(
     """
     names = sorted({drawing.concept.id for drawing in drawings})
     number = {name: k for k, name in enumerate(names)}
-    labels = torch.tensor([number[drawings[i].concept.id] for i in index.drawing])
+    labels = torch.tensor([number[drawings[index.drawings[i][0]].concept.id] for i in index.single])
     ours = np.flatnonzero(np.isin(labels.numpy(), [number[name] for name in FLAGGED]))
-    pixels = _small(index.images)
+    pixels = _small(index.images[: len(labels)])  # those of one thing come first
     torch.manual_seed(plan.seed)
     checker = make_checker()
     prototypes = torch.nn.Parameter(torch.randn(len(names), DIMENSIONS))
 
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = torch.from_numpy(
             np.where(rng.random(batch) < 0.1, rng.choice(ours, batch), rng.integers(len(labels), size=batch))
         )

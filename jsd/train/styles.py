@@ -10,14 +10,13 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-# Japanese names of the background colours: canonical first, then other spellings.
-COLOURS = {
-    "blue": ((54, 104, 214), ("青い", "青", "ブルー", "あおい")),
-    "red": ((206, 44, 48), ("赤い", "赤", "レッド", "あかい")),
-    "green": ((52, 140, 76), ("緑の", "緑", "グリーン", "みどりの")),
-    "yellow": ((250, 210, 60), ("黄色い", "黄色", "イエロー", "きいろい")),
-    "pink": ((246, 160, 190), ("ピンクの", "ピンク", "桃色の")),
-    "purple": ((132, 76, 180), ("紫の", "紫", "パープル", "むらさきの")),
+COLOURS = {  # of backgrounds
+    "blue": (54, 104, 214),
+    "red": (206, 44, 48),
+    "green": (52, 140, 76),
+    "yellow": (250, 210, 60),
+    "pink": (246, 160, 190),
+    "purple": (132, 76, 180),
 }
 
 
@@ -102,7 +101,7 @@ def monochrome(drawing: Image.Image) -> Image.Image:
 
 
 def _on(colour: str, paint: Callable[..., Image.Image]) -> Callable[[Image.Image], Image.Image]:
-    return lambda drawing: paint(drawing, COLOURS[colour][0])
+    return lambda drawing: paint(drawing, COLOURS[colour])
 
 
 # style -> filter. "plain" has no style words; "blue" is a blue background; "oil+blue" an oil painting on a blue

@@ -1,7 +1,7 @@
-"""The embedded model's text encoder and UNet: a warm-up of the text by the pictures, then the diffusion loss.
+"""The embedded model's text encoder and UNet, the batches they learn from, and the English text encoder's warm-up.
 
-Without the warm-up the UNet ignores the text for a long time. The log shows the loss at the noisiest step with the
-right, a wrong and no caption: the average loss hides whether the text is used at all.
+Without the warm-up the UNet ignores the text for a long time; Stable Diffusion's, too, had learnt from pictures before
+(it is CLIP's).
 """
 
 from collections.abc import Callable
@@ -12,13 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jsd.tokenizer import Tokenizer
 from jsd.train.autoencoder import CHANNELS
-from jsd.train.loop import Plan, fit
+from jsd.train.fit import Plan, fit
 
 WIDTH = 192
 # Plain scaled_linear betas, which every sampler supports, but ending noisier than Stable Diffusion's: these latents are
@@ -48,13 +47,12 @@ class Batches:
     caption: Callable[[int, np.random.Generator], str]
     tokenizer: Tokenizer
 
-    def draw(self, batch: int, rng: np.random.Generator, dropout: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents (batch, CHANNELS, 8, 8) and token ids (batch, max_length); a share `dropout` of the captions
-        is empty.
-        """
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Latents (batch, CHANNELS, 8, 8), token ids (batch, max_length), and a key for each sample drawn."""
         chosen = rng.choice(len(self.latents), batch, p=self.weights)
-        texts = ["" if rng.random() < dropout else self.caption(i, rng) for i in chosen]
-        return self.latents[torch.from_numpy(chosen)].float(), self.ids(texts)
+        texts = [self.caption(i, rng) for i in chosen]
+        keys = [f"{place} {i}" for place, i in enumerate(chosen)]  # the same picture may be drawn twice
+        return self.latents[torch.from_numpy(chosen)].float(), self.ids(texts), keys
 
     def ids(self, texts: list[str]) -> torch.Tensor:
         return torch.tensor([self.tokenizer(text).ids for text in texts])
@@ -126,8 +124,8 @@ def pretrain_text(
         }
     )
 
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        latents, ids = data.draw(batch, rng)
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        latents, ids, _ = data.draw(batch, rng)
         latents = latents.flatten(1)
         state = text_encoder(ids).last_hidden_state.mean(1)
         mse = F.mse_loss(heads["latents"](state).float(), latents)
@@ -139,52 +137,3 @@ def pretrain_text(
 
     both = torch.nn.ModuleDict({"text": text_encoder, "heads": heads})
     fit("text", both, loss_of, plan, folder, accelerator)
-
-
-def train_diffusion(
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
-    data: Batches,
-    plan: Plan,
-    folder: Path,
-    accelerator: Accelerator,
-    batch: int = 64,
-    dropout: float = 0.1,
-    frozen: float = 0.5,
-    on_save: Callable[[int], None] = lambda step: None,
-) -> None:
-    """Train both under the v-prediction loss (arXiv 2202.00512, sec. 4) with caption dropout (arXiv 2207.12598).
-
-    The text encoder stays as it is for a share `frozen` of the steps: the first gradients of a UNet that can't read yet
-    undid what the warm-up taught it (its retrieval fell from 0.95 to 0.58 in 1000 steps, and the UNet learnt slowly).
-    """
-    unet.set_attn_processor(AttnProcessor())  # on 4 x 4 positions plain attention trains faster than the fused kernel
-    noise = DDPMScheduler(**NOISE_SCHEDULE)
-    probe = data.draw(64, np.random.default_rng(1))
-
-    def error(x_0: torch.Tensor, ids: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        eps = torch.randn_like(x_0)
-        v = unet(noise.add_noise(x_0, eps, t), t, text_encoder(ids).last_hidden_state).sample
-        return F.mse_loss(v.float(), noise.get_velocity(x_0, eps, t))
-
-    def loss_of(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        text_encoder.requires_grad_(step >= frozen * plan.steps)
-        x_0, ids = data.draw(batch, rng, dropout)
-        figures = {}
-        if step % 250 == 0:
-            with torch.no_grad():
-                last = torch.full((64,), 999)
-                shuffled, empty = probe[1].roll(1, 0), data.ids([""] * 64)
-                for name, other in (("right", probe[1]), ("wrong", shuffled), ("none", empty)):
-                    figures[name] = error(probe[0], other, last).item()
-        # At first mostly noisy steps: only there does the UNet have to read what the picture shows. At last nearly all.
-        t = torch.from_numpy((1000 * rng.random(batch) ** (0.2 + 0.6 * step / plan.steps)).astype(np.int64))
-        return error(x_0, ids, t), figures
-
-    groups = [
-        {"params": list(unet.parameters()), "lr_scale": 1.0},
-        {"params": list(text_encoder.parameters()), "lr_scale": 0.1},
-    ]
-    both = torch.nn.ModuleDict({"text": text_encoder, "unet": unet})
-    fit("diffusion", both, loss_of, plan, folder, accelerator, groups, on_save)
-    unet.set_default_attn_processor()

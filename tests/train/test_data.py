@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jsd.train import pictures
-from jsd.train.captions import STYLE_WORDS, caption, prompt_for, swap_kana
+from jsd.train.captions import ENGLISH, JAPANESE, caption, prompt_for, prompt_for_two, swap_kana
 from jsd.train.drawings import SIZE, Concept, Drawing, codepoints, load_concepts
 from jsd.train.styles import COLOURS, PAIRS, STYLES, render
 
@@ -65,7 +65,7 @@ def test_styles_are_deterministic_and_do_what_they_say():
     rgba = drawing().rgba
     assert render(rgba, "oil").tobytes() == render(rgba, "oil").tobytes()
     blue = render(rgba, "blue")
-    assert blue.getpixel((2, 2)) == COLOURS["blue"][0]
+    assert blue.getpixel((2, 2)) == COLOURS["blue"]
     grey = np.asarray(render(rgba, "monochrome"))
     assert (grey[..., 0] == grey[..., 1]).all()
     cells = np.asarray(render(rgba, "pixel").resize((32, 32), Image.NEAREST).resize((SIZE, SIZE), Image.NEAREST))
@@ -89,7 +89,7 @@ def test_pictures_are_rendered_once_and_again_when_the_drawings_change(tmp_path)
     assert first.images.shape == (len(first.style), SIZE, SIZE, 3)
     assert np.array_equal(first.images[0], np.asarray(render(drawing().rgba, first.style[0])))
     changed = pictures.build(tmp_path, [drawing(colour="#2020d0")], workers=1)
-    assert set(changed.drawing) == {0}
+    assert set(changed.drawings) == {(0,)}
     assert np.array_equal(changed.images[0], np.asarray(render(drawing(colour="#2020d0").rgba, changed.style[0])))
 
 
@@ -99,6 +99,8 @@ def test_prompts_compose():
     assert prompt_for(ball, "oil") == "玉 油絵"
     assert prompt_for(ball, "blue") == "青い背景の玉"
     assert prompt_for(ball, "oil+blue") == "青い背景の玉 油絵"
+    assert prompt_for(ball, "oil+blue", ENGLISH) == "ball on a blue background, oil painting"
+    assert prompt_for_two((ball, drawing("moon").concept)) == "玉と月"
 
 
 @pytest.mark.parametrize("style", ["plain", "oil", "blue", "oil+blue"])
@@ -107,9 +109,9 @@ def test_captions_name_the_thing_and_the_style(style):
     names = [unicodedata.normalize("NFKC", n) for name in drawing().concept.ja for n in (name, swap_kana(name))]
     both = 0
     for _ in range(300):
-        text = unicodedata.normalize("NFKC", caption(drawing(), style, rng))
+        text = unicodedata.normalize("NFKC", caption((drawing(),), style, rng))
         styled = all(
-            any(word in text for word in (COLOURS[part][1] if part in COLOURS else STYLE_WORDS[part]))
+            any(word in text for word in {**JAPANESE.colours, **JAPANESE.styles}[part])
             for part in style.split("+")
             if part != "plain"
         )
@@ -121,7 +123,7 @@ def test_captions_name_the_thing_and_the_style(style):
 
 def test_captions_vary():
     rng = np.random.default_rng(0)
-    assert len({caption(drawing(), "oil", rng) for _ in range(200)}) > 120
+    assert len({caption((drawing(),), "oil", rng) for _ in range(200)}) > 120
 
 
 def test_kana_are_swapped_only_when_a_name_is_all_kana():

@@ -10,7 +10,7 @@ from jsd import sampling, weights
 from jsd.request import Request
 from jsd.train import embedded
 from jsd.train.drawings import Concept, Drawing
-from jsd.train.loop import Plan
+from jsd.train.fit import Plan
 from jsd.train.safety_checker import FLAGGED
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" cy="4" r="3" fill="{}"/></svg>'
@@ -28,8 +28,9 @@ def short_recipe(monkeypatch):
     monkeypatch.setattr(embedded, "fetch", lambda folder: None)
     monkeypatch.setattr(embedded, "load_drawings", lambda folder: drawings)
     monkeypatch.setattr(embedded, "tokenizer_texts", partial(embedded.tokenizer_texts, count=500))
-    for name in ("TEXT", "DIFFUSION", "ENCODER", "SAFETY"):
+    for name in ("TEXT", "ENCODER", "SAFETY"):
         monkeypatch.setattr(embedded, name, Plan(1, 1e-3))
+    monkeypatch.setattr(embedded, "STAGES", dict.fromkeys(embedded.STAGES, Plan(1, 1e-3)))
     monkeypatch.setattr(embedded, "DECODER", [(Plan(1, 1e-3), 2)] * 4)
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -38,10 +39,13 @@ def short_recipe(monkeypatch):
 
 def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path):
     arguments = ["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path / "model")]
-    embedded.main(arguments)
+    embedded.main([*arguments, "--columns", str(tmp_path / "stages")])
     components = weights.load(tmp_path / "model", safety_checker=False)
     assert sampling.generate(components, Request("剣", num_inference_steps=1)).images[0].size == (256, 256)
-    assert "1 diffusion steps" in json.loads((tmp_path / "model" / "MANIFEST.json").read_text())["training"]
+    assert "base 1, stage1 1, stage2 1" in json.loads((tmp_path / "model" / "MANIFEST.json").read_text())["training"]
+    assert {path.name for path in (tmp_path / "stages").iterdir()} == {"base", "stage1"}
+    english = weights.load(tmp_path / "stages" / "base", safety_checker=False)
+    assert english.tokenizer("剣").used >= 3  # bytes, as in CLIP's
     assert not list(tmp_path.glob("model.*"))  # nothing half-made, nothing old
 
     # Other captions or drawings want another work folder: what is kept there was made from these.

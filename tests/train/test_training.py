@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 
 from jsd.tokenizer import Tokenizer
 from jsd.train import autoencoder
-from jsd.train.loop import Plan, fit
+from jsd.train.fit import Plan, fit
 from jsd.train.text_to_image import NOISE_SCHEDULE
 from jsd.train.tokenizer import EDGE, train_tokenizer
 
@@ -28,7 +28,7 @@ def regression(folder, steps, stop_at=None, lr=1e-2):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
 
-    def loss_of(step, rng):
+    def loss_of(model, step, rng):
         if step == stop_at:
             raise KeyboardInterrupt
         x = torch.from_numpy(rng.normal(size=(8, 3))).float()
@@ -58,11 +58,24 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_it(tmp_path):
     model = torch.nn.Linear(1, 1)
 
-    def loss_of(step, rng):
+    def loss_of(model, step, rng):
         return model.weight.sum() * float("nan"), {"db": 1.0}
 
     with pytest.raises(FloatingPointError, match="line: the loss is nan at step 0"):
         fit("line", model, loss_of, Plan(3, 1e-3), tmp_path, Accelerator(mixed_precision="no", cpu=True))
+
+
+def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path):
+    def loss_of(model, step, rng):
+        if step == 3:  # the root of nothing: finite, but not its slope
+            return (model.weight - model.weight.detach()).abs().sqrt().sum(), {}
+        return model.weight.square().sum(), {}
+
+    plan = Plan(8, 1e-3, save_every=2)
+    for _ in range(2):
+        torch.manual_seed(0)
+        with pytest.raises(FloatingPointError, match="gradient's norm is .* at step 3.*line-0000002"):
+            fit("line", torch.nn.Linear(1, 1), loss_of, plan, tmp_path, Accelerator(mixed_precision="no", cpu=True))
 
 
 @pytest.fixture
@@ -127,6 +140,12 @@ def test_the_tokenizer_folds_widths_and_keeps_words_apart(tmp_path):
     pieces = [tokenizer.pieces.id_to_piece(i) for i in range(tokenizer.vocabulary_size)]
     assert not [piece for piece in pieces if sum(word in piece for word in words) > 1]
     assert not [piece for piece in pieces if EDGE in piece]
+
+
+def test_a_bar_in_a_caption_is_a_character_like_any_other(tmp_path):
+    train_tokenizer(["東京タワー | 観光ガイド", "猫|犬"] * 50, tmp_path, vocab_size=60, max_length=16)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    assert tokenizer.pieces.unk_id() not in tokenizer("東京タワー | 観光ガイド").ids
 
 
 def test_the_noise_ends_dark_enough_and_every_sampler_can_follow_it():

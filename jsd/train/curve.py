@@ -1,0 +1,30 @@
+"""A picture of a loss curve."""
+
+import os
+from pathlib import Path
+
+from jsd.train.fit import read_curve
+
+
+def draw_curve(rows_file: Path, picture: Path) -> None:
+    """Draw what `fit` wrote to a .jsonl: every figure but the time against the step, the loss smoothed as well."""
+    from matplotlib.figure import Figure
+
+    rows = read_curve(rows_file)
+    figure = Figure((8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({key for row in rows for key in row} - {"step", "seconds"}):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=name, alpha=0.5 if name == "loss" else 1.0)
+        if name == "loss":
+            smooth, mean = [], values[0]
+            for value in values:
+                mean += 0.1 * (value - mean)
+                smooth.append(mean)
+            axes.plot(steps, smooth, label="loss, smoothed")
+    axes.set_xlabel("step")
+    axes.legend()
+    work = picture.with_suffix(".tmp.png")
+    figure.savefig(work, dpi=100)
+    os.replace(work, picture)
