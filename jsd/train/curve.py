@@ -18,10 +18,7 @@ def draw_curve(rows_file: Path, picture: Path) -> None:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, label=name, alpha=0.5 if name == "loss" else 1.0)
         if name == "loss":
-            smooth, mean = [], values[0]
-            for value in values:
-                mean += 0.1 * (value - mean)
-                smooth.append(mean)
+            smooth = [sum(near) / len(near) for near in (values[max(0, i - 5) : i + 6] for i in range(len(values)))]
             axes.plot(steps, smooth, label="loss, smoothed")
     axes.set_xlabel("step")
     axes.legend()
