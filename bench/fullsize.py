@@ -86,9 +86,7 @@ def load_ours(folder: Path, mark: Callable[[str], None]) -> None:
     from jsd import sampling, weights
     from jsd.request import Request
 
-    import diffusers.pipelines.stable_diffusion.safety_checker  # noqa: F401 isort: skip
-    import transformers.models.clip.modeling_clip  # noqa: F401 isort: skip
-
+    weights.import_models()
     mark("import")
     components = weights.load(converted(folder))
     mark("load")

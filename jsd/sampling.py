@@ -135,7 +135,7 @@ def make_source(components: Components, request: Request, generators: Sequence[t
     mask = None
     if request.mask is not None:
         # A cell that is white anywhere is repainted whole; `finish` puts back the pixels that are not.
-        white = torch.from_numpy(np.asarray(request.mask)).float()[None, None] / 255
+        white = torch.from_numpy(np.array(request.mask)).float()[None, None] / 255
         mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device)
     z = (z * components.vae.config.scaling_factor).to(components.device)
     return Source(z, _noise(components, request, generators).to(components.device), mask)

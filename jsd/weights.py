@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,13 @@ def verify(folder: str | Path) -> dict[str, Any]:
     Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
     """
     folder = Path(folder)
+    manifest = _check_listed(folder)
+    _check_hashes(folder, manifest)
+    return manifest
+
+
+def _check_listed(folder: Path) -> dict[str, Any]:
+    """The manifest, when the files are those it lists, and as large."""
     manifest = _read_json(folder / MANIFEST)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:
@@ -75,10 +83,13 @@ def verify(folder: str | Path) -> dict[str, Any]:
     # Sizes first: a truncated download is told at once, not after gigabytes of hashing.
     for path, entry in listed.items():
         _check_size(folder, path, entry)
-    for path, entry in listed.items():
+    return manifest
+
+
+def _check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
+    for path, entry in manifest["files"].items():
         if sha256(folder / path) != entry["sha256"]:
             raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
-    return manifest
 
 
 def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], **about: Any) -> Path:
@@ -113,15 +124,34 @@ def load(
     loaded; with True a folder without one is an error, so that leaving it out is always the deployer's choice.
     Raises `WeightsError` if the folder fails verification, a tensor is missing or left over, or parts do not fit.
     """
-    # Imported here: verifying or finding a folder should not cost the seconds these take.
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from transformers import CLIPImageProcessorPil, CLIPTextModel
-
-    folder, device = Path(folder), torch.device(device)
-    manifest = verify(folder)
+    folder = Path(folder)
+    manifest = _check_listed(folder)
     _check_defaults(folder, manifest.get("defaults", {}))
+    # Hashed on a second thread while the parts are read: what is read is safetensors and JSON, which can do no harm,
+    # and nothing is given out before the hashes are right. What they say goes before what a loader makes of the file.
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(_check_hashes, folder, manifest)
+        try:
+            return _load(folder, manifest, device, dtype, safety_checker, lora)
+        finally:
+            hashed.result()
+
+
+def _load(
+    folder: Path,
+    manifest: dict[str, Any],
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    safety_checker: bool,
+    lora: str | Path | None,
+) -> Components:
+    import torch
+
+    AutoencoderKL, UNet2DConditionModel, StableDiffusionSafetyChecker, CLIPImageProcessorPil, CLIPTextModel = (
+        import_models()
+    )
+
+    device = torch.device(device)
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.float16
 
@@ -167,11 +197,23 @@ def load(
     )
 
 
+def import_models() -> tuple[type, ...]:
+    """The classes of a model's parts. Verifying or finding a folder should not cost the seconds these imports take."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessorPil, CLIPTextModel
+
+    return AutoencoderKL, UNet2DConditionModel, StableDiffusionSafetyChecker, CLIPImageProcessorPil, CLIPTextModel
+
+
 def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
-    """One component, with every one of its tensors read from the file and none left over."""
+    """One component, with every one of its tensors read from the file and none left over.
+
+    Read as it is stored, which costs nothing, and only then made `dtype`, on all cores.
+    """
     try:
         model, info = model_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=_stored(folder, dtype)
         )
     except Exception as error:
         raise WeightsError(f"{folder}: can't be loaded as {model_class.__name__}: {error}") from error
@@ -179,7 +221,20 @@ def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
         if info.get(kind):
             keys = sorted(str(key) for key in info[kind])
             raise WeightsError(f"{folder}: {len(keys)} {kind.replace('_', ' ')}, {keys[0]} first; convert it again")
-    return model.requires_grad_(False)  # from_pretrained has set evaluation mode
+    return model.requires_grad_(False).to(dtype)  # from_pretrained has set evaluation mode
+
+
+def _stored(folder: Path, default: torch.dtype) -> torch.dtype:
+    """The type of the numbers in a component's file."""
+    import torch
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+        if kinds <= {"F16", "I64"}:
+            return torch.float16
+    return default
 
 
 def _files(folder: Path) -> list[str]:
