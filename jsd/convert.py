@@ -53,10 +53,9 @@ def convert(
     """Write the model in `source`, a diffusers folder of 2022 or later, to `folder`, with a manifest.
 
     `dtype` is float16 unless given; `origin` is where it comes from, for the manifest. `report` is told what is being
-    done. Raises `WeightsError`, naming the file, for
-    what is missing, for a pickle that holds anything but tensors, for tensors that are missing or left over and for a
-    tokenizer that does not fit; FileExistsError if `folder` holds something else than a model. `folder` is written
-    whole or not at all.
+    done. Raises `WeightsError`, naming the file, for what is missing, for a pickle that holds anything but tensors, for
+    tensors that are missing or left over and for a tokenizer that does not fit; FileExistsError if `folder` holds
+    something else than a model. `folder` is written whole or not at all.
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel

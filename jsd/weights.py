@@ -207,13 +207,10 @@ def import_models() -> tuple[type, ...]:
 
 
 def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
-    """One component, with every one of its tensors read from the file and none left over.
-
-    Read as it is stored, which costs nothing, and only then made `dtype`, on all cores.
-    """
+    """One component, with every one of its tensors read from the file and none left over."""
     try:
         model, info = model_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=_stored(folder, dtype)
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
         )
     except Exception as error:
         raise WeightsError(f"{folder}: can't be loaded as {model_class.__name__}: {error}") from error
@@ -221,20 +218,7 @@ def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
         if info.get(kind):
             keys = sorted(str(key) for key in info[kind])
             raise WeightsError(f"{folder}: {len(keys)} {kind.replace('_', ' ')}, {keys[0]} first; convert it again")
-    return model.requires_grad_(False).to(dtype)  # from_pretrained has set evaluation mode
-
-
-def _stored(folder: Path, default: torch.dtype) -> torch.dtype:
-    """The type of the numbers in a component's file."""
-    import torch
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
-        if kinds <= {"F16", "I64"}:
-            return torch.float16
-    return default
+    return model.requires_grad_(False)  # from_pretrained has set evaluation mode
 
 
 def _files(folder: Path) -> list[str]:
