@@ -19,8 +19,7 @@ from cog import BasePredictor, Input, Path
 from tqdm import tqdm
 
 from jsd import images, settings
-from jsd.request import InputError, Request, Result, shown
-from jsd.sampling import Progress
+from jsd.request import InputError, Progress, Request, Result, shown
 
 KEEP_SECONDS = 600  # Cog reads or uploads the files after predict() returns, and never removes them
 

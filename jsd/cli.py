@@ -169,20 +169,22 @@ def _take_format(values: dict[str, object], path: Path) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from jsd import weights
+    from jsd.manifest import verify
+    from jsd.weights import find_weights
 
-    folder = weights.find_weights(arguments.folder)
-    manifest = weights.verify(folder)
+    folder = find_weights(arguments.folder)
+    manifest = verify(folder)
     print(f"{folder}: {manifest.get('name', folder.name)}, {len(manifest['files'])} files as in its manifest")
 
 
 def _list(arguments: argparse.Namespace) -> None:
     from jsd import weights
+    from jsd.manifest import MANIFEST
 
     for folder in sorted(weights.ROOT.iterdir()):
         if folder.is_dir():
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            print(f"{folder}: {size / 1e6:.1f} MB{'' if (folder / weights.MANIFEST).exists() else ', no manifest'}")
+            print(f"{folder}: {size / 1e6:.1f} MB{'' if (folder / MANIFEST).exists() else ', no manifest'}")
     print(f"in use: {weights.find_weights()}")
 
 

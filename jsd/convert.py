@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsd.folder import new_folder, save_part, write_index
+from jsd.manifest import write_manifest
 from jsd.request import WeightsError, shown
 from jsd.tokenizer import Tokenizer
-from jsd.weights import load_model, write_manifest
+from jsd.weights import load_model
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from jsd import sampling
-from jsd.request import QueueFullError, Request, Result
-from jsd.sampling import Job, Progress
+from jsd.request import Progress, QueueFullError, Request, Result
+from jsd.sampling import Job
 from jsd.weights import Components
 
 

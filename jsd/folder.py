@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsd.weights import MANIFEST
+from jsd.manifest import MANIFEST
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from jsd.convert import CONVERTED, LICENCES, PARTS, STATE_FILES, convert
 from jsd.folder import check_target
+from jsd.manifest import MANIFEST, sha256
 from jsd.request import WeightsError
-from jsd.weights import MANIFEST, sha256
 
 if TYPE_CHECKING:
     import torch

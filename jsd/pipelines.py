@@ -32,6 +32,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from PIL import Image
 
 from jsd import hub, watermark, weights
+from jsd.manifest import MANIFEST
 from jsd.request import WeightsError
 from jsd.schedulers import make_scheduler
 from jsd.tokenizer import Tokenizer
@@ -171,8 +172,8 @@ class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPi
 def _find(model: str, revision: str | None, token: bool | str | None, local_files_only: bool) -> Path:
     """The folder of a model: itself, or that of a repository, pulled if it is not there yet (in that revision)."""
     if Path(model).is_dir():
-        if not (Path(model) / weights.MANIFEST).is_file():
-            raise WeightsError(f"{model}: has no {weights.MANIFEST}; convert it first: python -m jsd weights convert")
+        if not (Path(model) / MANIFEST).is_file():
+            raise WeightsError(f"{model}: has no {MANIFEST}; convert it first: python -m jsd weights convert")
         return Path(model)
     if model.count("/") != 1:
         raise WeightsError(f"{model}: no such folder, and no name of a repository such as {hub.GENUINE}")

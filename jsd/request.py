@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ SCHEDULER_NAMES = (
     "UNI_PC",
     "LCM",
 )
+
+Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
 
 # Characters that leave no ink, by category and by name (Hangul fillers, the blank Braille cell): a prompt of these
 # alone asks for nothing. Unassigned ones may be newer than this Python: an emoji of next year is no blank.

@@ -20,12 +20,11 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from jsd import images, safety, watermark
-from jsd.request import NaNError, NSFWError, Request, Result
+from jsd.request import NaNError, NSFWError, Progress, Request, Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
 from jsd.weights import Components
 
 BLACK_WHITE = ((0, 0), (255, 255), (0, 255))  # the extremes of a mask that has been fitted
-Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsd import watermark, weights
+from jsd.manifest import begin_verification
 from jsd.request import SettingError, shown
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def load_components(folder: str | Path | None = None) -> Components:
     can't be computed here.
     """
     max_batch_rows()  # told before the seconds that loading takes
+    verification = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -50,13 +52,11 @@ def load_components(folder: str | Path | None = None) -> Components:
     lora = os.environ.get("JSD_LORA") or None
     watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
 
-    folder = weights.find_weights(folder)
-    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
-    checker = "on" if components.safety_checker is not None else "off"
-    merged = f", LoRA {lora}" if lora else ""
-    print(
-        f"weights {folder} ({components.name}), device {device}, {dtype}, safety checker {checker}{merged}", flush=True
-    )
+    components = weights.load(verification, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
+    facts = [f"weights {verification.folder} ({components.name})", f"device {device}", dtype]
+    facts.append("safety checker on" if checked else "safety checker off")
+    facts += [f"LoRA {lora}"] if lora else []
+    print(", ".join(facts), flush=True)
     return components
 
 

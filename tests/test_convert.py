@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from bench.old_layout import write_json
 from jsd import sampling, weights
 from jsd.convert import convert, read_state
+from jsd.manifest import verify
 from jsd.request import Request, WeightsError
 
 PARTS = ("text_encoder", "unet", "vae", "safety_checker")
@@ -147,7 +148,7 @@ def test_full_precision_when_asked_for(old, tmp_path):
 
 
 def test_the_folder_is_clean_and_says_where_it_comes_from(converted):
-    manifest = weights.verify(converted)
+    manifest = verify(converted)
     assert manifest["defaults"] == {"num_inference_steps": 50, "guidance_scale": 7.5, "scheduler": "K_LMS"}
     assert manifest["licence"] == "see LICENSE"
     assert (converted / "LICENSE").read_text() == "CreativeML Open RAIL-M\n"
@@ -306,7 +307,7 @@ def test_a_full_disk_leaves_what_was_there(old, converted, tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left on device"):
         convert(old[0], tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
-    weights.verify(tmp_path / "new")
+    verify(tmp_path / "new")
 
 
 def test_a_link_to_another_disk_stays_a_link(old, tmp_path):
@@ -315,7 +316,7 @@ def test_a_link_to_another_disk_stays_a_link(old, tmp_path):
     for _ in range(2):
         convert(old[0], tmp_path / "new")
         assert (tmp_path / "new").is_symlink()
-        weights.verify(tmp_path / "large")
+        verify(tmp_path / "large")
 
 
 def test_only_tensors_are_read(tmp_path):

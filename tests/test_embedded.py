@@ -6,6 +6,7 @@ import torch
 from fakes import psnr
 
 from jsd import sampling, weights
+from jsd.manifest import verify
 from jsd.request import NSFWError, Request
 from jsd.schedulers import SCHEDULERS, make_scheduler
 
@@ -31,7 +32,7 @@ CORNER = (slice(4, 14), slice(-14, -4))
 
 
 def test_it_is_small_and_says_where_it_comes_from():
-    manifest = weights.verify(FOLDER)
+    manifest = verify(FOLDER)
     assert sum(entry["size"] for entry in manifest["files"].values()) < 40e6
     assert {"name", "defaults", "training", "data", "names", "licence"} <= set(manifest)
     assert "Apache-2.0" in manifest["data"]["noto"]

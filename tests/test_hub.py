@@ -13,6 +13,7 @@ from hub import SHA, Hub, make_2022_folder, serve
 from jsd import hub as jsd_hub
 from jsd import weights
 from jsd.hub import choose
+from jsd.manifest import verify
 from jsd.request import WeightsError
 
 
@@ -45,7 +46,7 @@ def test_an_open_repository_becomes_a_folder_that_loads(repository, pull, tmp_pa
     with serve(Hub(repository)) as hub:
         done = pull(hub)
     assert done.returncode == 0, done.stderr
-    manifest = weights.verify(tmp_path / "model")
+    manifest = verify(tmp_path / "model")
     assert manifest["name"] == "name"
     assert weights.load(tmp_path / "model").safety_checker is not None
     assert (tmp_path / "model" / "LICENSE").is_file()
@@ -64,10 +65,10 @@ def test_a_gated_repository_tells_what_to_do_and_opens_with_a_token(repository, 
             assert "Traceback" not in done.stderr
             assert not (tmp_path / "model").exists()
         assert pull(hub, "--token", "hf_good").returncode == 0
-        weights.verify(tmp_path / "model")
+        verify(tmp_path / "model")
         done = pull(hub, HF_TOKEN="hf_good")  # again: the model is replaced
         assert done.returncode == 0, done.stderr
-    weights.verify(tmp_path / "model")
+    verify(tmp_path / "model")
 
 
 def test_a_connection_that_breaks_costs_nothing_but_time(repository, pull, tmp_path):

@@ -11,8 +11,9 @@ from fakes import CELL, NATIVE
 from safetensors.torch import load_file, save_file
 
 from jsd import weights
+from jsd.manifest import begin_verification, verify, write_manifest
 from jsd.request import WeightsError
-from jsd.weights import find_weights, load, verify, write_manifest
+from jsd.weights import find_weights, load
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -34,6 +35,28 @@ def test_every_tensor_comes_from_its_file(components, tiny_folder):
     loaded = components.unet.state_dict()
     assert stored.keys() == loaded.keys()
     assert all(torch.equal(stored[key].float(), loaded[key]) for key in stored)
+
+
+def test_a_part_is_what_from_pretrained_makes_of_it(components, tiny_folder):
+    for part in ("text_encoder", "unet", "vae", "safety_checker"):
+        ours = getattr(components, part)
+        stock = weights.load_model(type(ours), tiny_folder / part, torch.float32)
+        assert getattr(ours.config, "_attn_implementation", None) == getattr(stock.config, "_attn_implementation", None)
+        for kind in ("named_parameters", "named_buffers"):
+            mine, theirs = dict(getattr(ours, kind)()), dict(getattr(stock, kind)())
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_what_is_wrong_is_told_before_and_after_loading(tiny_copy):
+    verification = begin_verification(tiny_copy)
+    assert load(verification).name == verification.finish()["name"] == "tiny"
+    data = bytearray((tiny_copy / UNET).read_bytes())
+    data[-1] ^= 1
+    (tiny_copy / UNET).write_bytes(data)
+    verification = begin_verification(tiny_copy)  # sizes are right
+    with pytest.raises(WeightsError, match=f"{UNET}: altered"):
+        load(verification)
 
 
 def test_a_folder_without_defaults_takes_those_of_2022(tiny_copy):

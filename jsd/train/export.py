@@ -14,8 +14,8 @@ import torch
 
 from jsd.convert import LICENCES
 from jsd.folder import check_target, new_folder, save_part, write_index
+from jsd.manifest import MANIFEST, PICKLES, write_manifest
 from jsd.train.fit import checkpoints, load_average, trained
-from jsd.weights import MANIFEST, PICKLES, write_manifest
 
 UNUSED = (*PICKLES, ".fp16.safetensors", ".msgpack")  # what downloads have beside the files that are read
 COPIED = ("vae", "scheduler", "safety_checker", "feature_extractor", "tokenizer")

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from jsd import sampling, settings, weights
+from jsd.manifest import verify
 from jsd.request import Request, WeightsError
 from jsd.train import lora
 
@@ -39,7 +40,7 @@ def test_an_adapter_changes_the_pictures_and_leaves_the_folder_alone(adapter, ti
     assert f"LoRA {adapter}" in capsys.readouterr().out
     assert np.abs(draw(adapted) - before).mean() > 0.5
     assert {key for key, _ in adapted.unet.named_parameters()} == {key for key, _ in plain.unet.named_parameters()}
-    weights.verify(tiny_folder)
+    verify(tiny_folder)
     assert sorted(path.name for path in adapter.parent.iterdir()) == ["cat.safetensors", "pictures"]
 
 
