@@ -31,7 +31,7 @@ from tqdm import tqdm
 from jsd.train.dataset import Shards, Stream, find_shards
 from jsd.train.fit import Plan, make_accelerator
 from jsd.train.loop import Parts, load_parts
-from jsd.train.stages import latents_of, noise_schedule, train_stage
+from jsd.train.stages import freeze, latents_of, noise_schedule, train_stage
 
 WORKERS = 1
 
@@ -122,7 +122,7 @@ class Ours:
 
     def __init__(self, parts: Parts, folder: Path, size: int, batch: int, accelerator: Accelerator):
         self.parts, self.accelerator, self.folder = parts, accelerator, folder
-        parts.vae.requires_grad_(False).to(accelerator.device)
+        freeze(parts.vae, accelerator)
         stream = Stream(Shards(find_shards(str(folder)), size, batch), WORKERS)
         self.source = latents_of(stream, parts.vae, parts.tokenizer)
         self.block = 0

@@ -29,7 +29,7 @@ from jsd.tokenizer import Tokenizer
 from jsd.train.curve import draw_curve
 from jsd.train.dataset import Shards, Stream, find_shards
 from jsd.train.fit import Plan, checkpoints
-from jsd.train.stages import STAGES, fresh_text_encoder, latents_of, noise_schedule, train_stage
+from jsd.train.stages import STAGES, freeze, fresh_text_encoder, latents_of, noise_schedule, train_stage
 from jsd.weights import Components, load_model
 
 RUN_FILE = "run.json"
@@ -116,7 +116,10 @@ def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) ->
         device=device,
         dtype=torch.float32,
     )
+    held = parts.vae.dtype
+    parts.vae.float()
     drawn = [sampling.generate(components, Request(prompt, seed=0)).images[0] for prompt in prompts]
+    parts.vae.to(held)
     images.sheet(drawn, min(size, 256)).save(file)
 
 
@@ -151,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         processes=accelerator.num_processes,
     )
     stream = Stream(shards, args.workers, args.out / f"skipped-{accelerator.process_index}.jsonl")
-    parts.vae.requires_grad_(False).to(accelerator.device)
+    freeze(parts.vae, accelerator)
     if args.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
         parts.text_encoder.gradient_checkpointing_enable()

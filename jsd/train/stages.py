@@ -118,6 +118,14 @@ def train_denoiser(
     fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data)
 
 
+def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:
+    """Put a VAE, which no stage trains, on the device in the type that mixed precision computes in: autocast would cast
+    all its weights at every step.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    vae.requires_grad_(False).to(accelerator.device, dtype)
+
+
 def latents_of(stream: Stream, vae: AutoencoderKL, tokenizer: Tokenizer, seed: int = 0) -> Source:
     """Batches of a stream as latents and token ids, encoded as they come."""
 
