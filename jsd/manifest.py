@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,15 +29,12 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
     Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
     """
-    folder = Path(folder)
-    manifest = _check_listed(folder)
-    _check_hashes(folder, manifest)
-    return manifest
+    return begin_verification(folder).finish()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Under way on a thread of its own: `finish()` waits for it."""
+    """Of the large files, under way on a thread of its own: `finish()` waits for it."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -46,19 +45,41 @@ class Verification:
         self.hashes.result()
         return self.manifest
 
+    def file(self, path: str) -> Path:
+        """A file of the folder by its listed name. Raises `WeightsError` if it is not listed."""
+        if path not in self.manifest["files"]:
+            raise WeightsError(f"{self.folder / path}: missing, or not listed in {MANIFEST}; {RESTORE}")
+        return self.folder / path
+
+    def weights(self, part: str) -> Path:
+        """The one safetensors file of a part. Raises `WeightsError` if there is another number of them."""
+        found = [p for p in self.manifest["files"] if PurePosixPath(p).match(f"{part}/*.safetensors")]
+        if len(found) != 1:
+            raise WeightsError(f"{self.folder / part}: {len(found)} safetensors files, one is wanted; convert it again")
+        return self.folder / found[0]
+
 
 def begin_verification(folder: str | Path) -> Verification:
-    """Check which files `folder` has, and how large they are, and begin to hash them on a second thread: gigabytes take
-    seconds, which imports and reading can use.
+    """Check which files `folder` has, how large they are and what is in the small ones, and begin to hash the weights
+    on a second thread: gigabytes take seconds, which imports and reading can use. Until then safetensors do no harm.
 
-    Raises `WeightsError`, naming the file, for one that is missing, truncated or not listed, and for a pickle.
+    Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
     """
     folder = Path(folder)
     manifest = _check_listed(folder)
     check_defaults(folder, manifest.get("defaults", {}))
-    pool = ThreadPoolExecutor(1, "jsd-verify")
-    hashes = pool.submit(_check_hashes, folder, manifest)
-    pool.shutdown(wait=False)
+    large = {path for path in manifest["files"] if path.endswith(".safetensors")}
+    _check_hashes(folder, manifest, manifest["files"].keys() - large)
+    hashes: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            hashes.set_result(_check_hashes(folder, manifest, large))
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            hashes.set_exception(error)
+
+    # A daemon: a program that ends for another reason does not wait for it.
+    threading.Thread(target=run, name="jsd-verify", daemon=True).start()
     return Verification(folder, manifest, hashes)
 
 
@@ -77,17 +98,18 @@ def _check_listed(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_hashes(folder: Path, manifest: dict[str, Any]) -> None:
-    for path, entry in manifest["files"].items():
-        if sha256(folder / path) != entry["sha256"]:
+def _check_hashes(folder: Path, manifest: dict[str, Any], paths: Iterable[str]) -> None:
+    for path in sorted(paths):
+        if sha256(folder / path) != manifest["files"][path]["sha256"]:
             raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
 
 
 def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], **about: Any) -> Path:
     """Write `MANIFEST.json` for the files now in `folder`, in one piece, and return its path.
 
-    `defaults` holds width, height, num_inference_steps, guidance_scale, scheduler, or some of them; `about` is free:
-    training, data, licences. Raises `WeightsError` for a default out of range, or a pickle in the folder.
+    `defaults` holds width, height, num_inference_steps, guidance_scale, guidance_interval, scheduler, or some of them;
+    `about` is free: training, data, licences. Raises `WeightsError` for a default out of range, or a pickle in the
+    folder.
     """
     folder = Path(folder)
     check_defaults(folder, defaults)
@@ -104,7 +126,11 @@ def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], *
 
 def _files(folder: Path) -> list[str]:
     """Relative paths of the files of a model folder, sorted; hidden ones and the manifest aside. No pickle passes."""
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = sorted(folder.rglob("*"))
+    for path in found:
+        if path.is_dir() and path.is_symlink():  # what is in there would not be listed
+            raise WeightsError(f"{path}: a link to a folder; put the files themselves there")
+    paths = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
     for path in paths:
         if path.lower().endswith(PICKLES):
             raise WeightsError(f"{folder / path}: a pickle can run code and is never loaded; convert it to safetensors")
@@ -115,7 +141,11 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
     well_formed = isinstance(entry, dict) and isinstance(entry.get("size"), int) and "sha256" in entry
     if not well_formed or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise WeightsError(f"{folder / MANIFEST}: entry {shown(path)} is malformed; {RESTORE}")
-    if not (folder / path).is_file():
+    try:
+        there = (folder / path).is_file()
+    except OSError:  # a name no file can have
+        there = False
+    if not there:
         raise WeightsError(f"{folder / path}: missing; {RESTORE}")
     size = (folder / path).stat().st_size
     if size != entry["size"]:
@@ -135,7 +165,7 @@ def check_defaults(folder: Path, defaults: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: missing or unreadable ({error}); {RESTORE}") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: not a JSON object; {RESTORE}")

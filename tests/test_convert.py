@@ -105,7 +105,7 @@ def ours(folder, **inputs):
     job = sampling.prepare(components, Request(**inputs))
     while not job.finished:
         sampling.step(components, [job])
-    return sampling.decode(components, job.x_t[0])
+    return sampling.decode(components, job.x_t)[0]
 
 
 PHOTO = Image.fromarray(np.random.default_rng(3).integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64))

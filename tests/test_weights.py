@@ -104,6 +104,56 @@ def test_an_unlisted_file_that_a_loader_might_read_is_named(tiny_copy, path):
         verify(tiny_copy)
 
 
+def test_what_is_not_listed_is_not_read_hidden_or_behind_a_link(tiny_copy):
+    hidden = tiny_copy / "unet" / ".diffusion_pytorch_model.safetensors"
+    hidden.write_bytes(b"from another machine")
+    assert load(tiny_copy).name == "tiny"
+    (tiny_copy / UNET).replace(hidden)
+    listed = json.loads((tiny_copy / "MANIFEST.json").read_text())
+    del listed["files"][UNET]
+    (tiny_copy / "MANIFEST.json").write_text(json.dumps(listed))
+    with pytest.raises(WeightsError, match="unet: 0 safetensors files"):
+        load(tiny_copy)
+    (tiny_copy / "unet").rename(tiny_copy.parent / "elsewhere")
+    (tiny_copy / "unet").symlink_to(tiny_copy.parent / "elsewhere")
+    with pytest.raises(WeightsError, match="unet: a link to a folder"):
+        verify(tiny_copy)
+
+
+def test_a_config_is_not_read_before_it_is_verified(tiny_copy):
+    config = tiny_copy / "text_encoder" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("quick_gelu", "quick_GELU") if "quick_gelu" in text else text.replace("1", "2", 1))
+    with pytest.raises(WeightsError, match=r"text_encoder/config\.json: altered"):
+        begin_verification(tiny_copy)
+
+
+def test_a_listed_config_can_name_no_code_to_fetch(tiny_copy):
+    config = tiny_copy / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attn_implementation": "somebody/kernels"}))
+    write_manifest(tiny_copy, name="tiny", defaults={})
+    assert load(tiny_copy).text_encoder.config._attn_implementation == "sdpa"
+
+
+def test_a_loaded_model_does_not_change_with_its_file(tiny_copy):
+    part = tiny_copy / "unet"
+    tensors = {name: tensor.float() for name, tensor in load_file(tiny_copy / UNET).items()}
+    save_file(tensors, tiny_copy / UNET, metadata={"format": "pt"})
+    write_manifest(tiny_copy, name="tiny", defaults={})
+    unet = load(tiny_copy).unet
+    with next(part.glob("*.safetensors")).open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(b"\xff" * 1000)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in unet.state_dict().items())
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, json.dumps({"files": {"a" * 5000: {"size": 1, "sha256": ""}}})])
+def test_an_absurd_manifest_is_refused_as_any_other(tiny_copy, text):
+    (tiny_copy / "MANIFEST.json").write_text(text)
+    with pytest.raises(WeightsError):
+        verify(tiny_copy)
+
+
 def test_a_note_beside_the_weights_does_no_harm(tiny_copy):
     (tiny_copy / "README.md").write_text("Weights.")
     (tiny_copy / ".DS_Store").write_bytes(b"\0")
