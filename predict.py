@@ -27,11 +27,11 @@ KEEP_SECONDS = 600  # Cog reads or uploads the files after predict() returns, an
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine. Raises `WeightsError` or `SettingError`, naming the file or setting."""
-        self.engine = settings.make_engine(settings.load_components())
+        self.engine = settings.make_engine()
         self.reading = asyncio.Semaphore(2)
         self.outputs = tempfile.TemporaryDirectory(prefix="jsd-")
 
-    @cog.concurrent(max=8)
+    @cog.concurrent(max=32)
     async def predict(
         self,
         prompt: str = Input(
@@ -181,7 +181,9 @@ class Predictor(BasePredictor):
             "height": request.height,
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": request.guidance_scale,
+            "guidance_interval": list(request.guidance_interval),
             "scheduler": request.scheduler,
+            "batch_rows": round(result.batch_rows, 2),
             "tokens": result.tokens,
             "truncated_tokens": result.truncated,
             "flagged": result.flagged,

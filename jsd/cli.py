@@ -38,6 +38,7 @@ NUMBERS = {
     "seed": int,
     "output_quality": int,
     "prompt_strength": float,
+    "guidance_interval": lambda text: [float(number) for number in text.split(",")],
 }
 
 
@@ -111,7 +112,7 @@ def _number(name: str, text: str) -> float:
     try:
         return NUMBERS[name](text)
     except ValueError:
-        wanted = "an integer" if NUMBERS[name] is int else "a number"
+        wanted = {int: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
         raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None
 
 

@@ -1,5 +1,11 @@
 """Many requests, one UNet: a thread that groups compatible jobs and takes them through `sampling` step by step.
 
+The thread also loads the model. OpenMP keeps the workers of every thread that ever computed, and with those of two
+threads on as many cores each parallel region has to wait for the scheduler: a step takes twice as long.
+
+Between two ticks of the UNet one call decodes a picture or a few and one image may be encoded, so that nobody's steps
+wait for all the pictures of somebody else; marking and whatever needs no model is done on a second thread.
+
     with Engine(components) as engine:
         future = engine.submit(Request("猫の肖像画 油絵"))
         future.result().images[0].save("out.png")
@@ -10,22 +16,61 @@ job's rows by the next tick. A plain thread, because Cog may run `setup` and `pr
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+import traceback
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
-from jsd import sampling
-from jsd.request import Progress, QueueFullError, Request, Result
+import torch
+
+from jsd import capacity, sampling
+from jsd.request import MemoryShortError, Progress, QueueFullError, Request, Result
 from jsd.sampling import Job
 from jsd.weights import Components
+
+T = TypeVar("T")
+
+
+def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
+    """`call(count)`; while that does not fit the memory, again with half as many, down to one. Its result, and the
+    count that did fit.
+
+    Raises `MemoryShortError` when one alone does not fit.
+    """
+    while True:
+        try:
+            return call(count), count
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # On a CPU torch has no error of its own for it.
+            known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+            if not known:
+                raise
+            if count == 1:
+                raise MemoryShortError(
+                    "out of memory even for one picture at a time; take a smaller width and height, or fewer users"
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        count //= 2
+
+
+def released(error: Exception) -> Exception:
+    """The error without the tensors that the frames of its traceback hold: others need the memory."""
+    chained: BaseException | None = error
+    while chained is not None:
+        traceback.clear_frames(chained.__traceback__)
+        chained = chained.__cause__ or chained.__context__
+    return error
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request in the engine. It waits while `job` is None, then takes part in ticks.
+    """A request in the engine. It waits while `job` is None, takes part in ticks, is decoded, and sealed.
 
     The future is never marked as running before its end: a pending one is what `Future.cancel` can cancel.
     """
@@ -45,21 +90,40 @@ class Ticket:
 class Engine:
     """Serves requests in the order they came, as many together as fit `max_batch_rows` UNet rows a tick.
 
-    A request of more rows than that runs alone, its UNet calls split. At most `max_queue` requests wait.
+    A row is one of the model's own size: larger pictures count for more, and those that still have to be decoded for
+    one each. A request of more rows than that runs alone, its UNet calls split. At most `max_queue` requests wait.
+    `decode_batch` pictures are decoded in one call. What does not fit the memory is tried again in halves.
     """
 
-    def __init__(self, components: Components, max_batch_rows: int = 16, max_queue: int = 64):
-        if max_batch_rows < 1 or max_queue < 1:
-            raise ValueError(f"max_batch_rows {max_batch_rows} and max_queue {max_queue} must be at least 1")
-        self.components = components
+    def __init__(
+        self,
+        components: Components | Callable[[], Components],
+        max_batch_rows: int | None = None,
+        max_queue: int = 64,
+        decode_batch: int | None = None,
+    ):
+        """`components`, or what loads them; then whatever that raises is raised here. `max_batch_rows` and
+        `decode_batch` are what suits the device unless given (see `jsd.capacity`).
+        """
+        if min(limit for limit in (max_batch_rows, max_queue, decode_batch) if limit is not None) < 1:
+            raise ValueError(
+                f"max_batch_rows {max_batch_rows}, max_queue {max_queue} and decode_batch {decode_batch} must be at "
+                "least 1"
+            )
         self.max_batch_rows = max_batch_rows
         self.max_queue = max_queue
+        self.decode_batch = decode_batch
         self._wake = threading.Condition()  # guards the two below
         self._waiting: deque[Ticket] = deque()
         self._closed = False
-        self._active: list[Ticket] = []  # the thread's own
-        self._thread = threading.Thread(target=self._run, name="jsd-engine", daemon=True)
+        self._active: list[Ticket] = []  # the thread's own, as is the next
+        self._decoding: list[Ticket] = []
+        self._fitting: dict[torch.Size, int] = {}  # rows a call, for the sizes that once did not fit the memory
+        self._sealer = ThreadPoolExecutor(1, "jsd-seal")
+        loaded: Future[Components] = Future()
+        self._thread = threading.Thread(target=self._run, args=(components, loaded), name="jsd-engine", daemon=True)
         self._thread.start()
+        self.components = loaded.result()
 
     def submit(self, request: Request, progress: Progress | None = None) -> Future[Result]:
         """Queue a request. `progress(done, total)` is called on the engine's thread after each of its UNet calls.
@@ -80,11 +144,12 @@ class Engine:
         return ticket.future
 
     def close(self) -> None:
-        """Cancel whatever has not ended and wait for the thread, for the tick it is in."""
+        """Cancel whatever is not drawn yet and wait for the threads: the tick one is in, what the other has to mark."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        self._sealer.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -92,43 +157,64 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
+    def _run(self, components: Components | Callable[[], Components], loaded: Future[Components]) -> None:
+        try:
+            self.components = components() if callable(components) else components
+            self.max_batch_rows = self.max_batch_rows or capacity.max_batch_rows(self.components)
+            self.decode_batch = self.decode_batch or capacity.decode_batch(self.components)
+        except BaseException as error:  # noqa: BLE001 - the caller waits for it
+            loaded.set_exception(error)
+            return
+        loaded.set_result(self.components)
         try:
             while self._admit():
                 if self._active:
                     self._tick(self._next_group())
+                if self._decoding:
+                    self._decode()
         finally:  # closed, or a defect of the loop itself: nobody may be left waiting
             with self._wake:
                 self._closed = True
-                left = [*self._active, *self._waiting]
+                left = [*self._active, *self._decoding, *self._waiting]
             for ticket in left:
                 ticket.future.cancel()
                 ticket.settle()
 
     def _admit(self) -> bool:
         """Let cancelled jobs go and new ones in, sleeping while there are none. False when the engine closes."""
-        for ticket in [t for t in self._active if t.future.cancelled()]:
+        for ticket in [t for t in [*self._active, *self._decoding] if t.future.cancelled()]:
             self._end(ticket)
         with self._wake:
-            self._wake.wait_for(lambda: self._closed or self._active or self._waiting)
+            self._wake.wait_for(lambda: self._closed or self._active or self._decoding or self._waiting)
             if self._closed:
                 return False
             self._drop_cancelled_waiting()
-            rows = sum(ticket.request.rows for ticket in self._active)
+            rows = sum(self._rows(ticket.request) for ticket in self._active)
+            rows += sum(ticket.job.undecoded for ticket in self._decoding)
             # In the order they came: a large request is never overtaken for ever by small ones.
-            while self._waiting and (not rows or rows + self._waiting[0].request.rows <= self.max_batch_rows):
+            while self._waiting and (not rows or rows + self._rows(self._waiting[0].request) <= self.max_batch_rows):
                 ticket = self._waiting.popleft()
                 self._active.append(ticket)
-                rows += ticket.request.rows
+                rows += self._rows(ticket.request)
+                if ticket.request.image is not None:  # encoded before the next tick; the others wait for one at most
+                    break
         for ticket in [t for t in self._active if t.job is None]:
             queued = time.perf_counter() - ticket.submitted
             try:
-                ticket.job = sampling.prepare(self.components, ticket.request)
+                ticket.job, _ = in_halves(lambda _, ticket=ticket: sampling.prepare(self.components, ticket.request), 1)
                 ticket.job.timings["queue"] = queued
-                self._finish(ticket)  # an image that is not to be departed from has no steps
+                self._move_on(ticket)  # an image that is not to be departed from has no steps
             except Exception as error:  # noqa: BLE001 - it belongs to this request, and the thread must live
                 self._end(ticket, error=error)
         return True
+
+    def _rows(self, request: Request) -> int:
+        """What a request takes of a call, in rows of the model's own size."""
+        return request.rows * self._scale(request)
+
+    def _scale(self, request: Request) -> int:
+        own = self.components.defaults
+        return math.ceil(request.width * request.height / (own.width * own.height))
 
     def _next_group(self) -> list[Ticket]:
         """The job that has waited longest for a tick and all others of its size; they go to the back of the line."""
@@ -139,34 +225,85 @@ class Engine:
 
     def _tick(self, group: list[Ticket]) -> None:
         """One UNet call for a group. If it fails, each job is tried alone, so that only the guilty one fails."""
-        try:
-            predictions = sampling.predict(self.components, [t.job for t in group], self.max_batch_rows)
-        except Exception as error:  # noqa: BLE001 - as above
-            if len(group) == 1:
-                self._end(group[0], error=error)
-            else:
-                for ticket in group:
-                    self._tick([ticket])
+        failed = self._step(group)
+        if failed is None:
             return
+        if len(group) == 1:
+            self._end(group[0], error=failed)
+        else:
+            for ticket in group:
+                self._tick([ticket])
+
+    def _step(self, group: list[Ticket]) -> Exception | None:
+        """Take the group's jobs a step further, or say why that can't be done, with no job changed."""
+        jobs = [ticket.job for ticket in group]
+        shape = jobs[0].x_t.shape[1:]
+        most = self._fitting.get(shape, max(1, self.max_batch_rows // self._scale(group[0].request)))
+        try:
+            most = min(most, sum(len(job.next_context) for job in jobs))
+            predictions, fitting = in_halves(lambda rows: sampling.predict(self.components, jobs, rows), most)
+        except Exception as error:  # noqa: BLE001 - as above
+            return released(error)
+        if fitting < most:
+            self._fitting[shape] = fitting
         for ticket, eps in zip(group, predictions, strict=True):
             try:
-                self._advance(ticket, eps)
+                sampling.advance(ticket.job, eps, fitting)
+                if ticket.progress:
+                    ticket.progress(ticket.job.done, ticket.job.total)
+                self._move_on(ticket)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._end(ticket, error=error)
+        return None
+
+    def _move_on(self, ticket: Ticket) -> None:
+        """A job that has done its steps leaves the ticks, and its rows are free."""
+        if ticket.job.finished:
+            self._active.remove(ticket)
+            self._decoding.append(ticket)
+
+    def _decode(self) -> None:
+        """Decode the next pictures of the job that came first, with those of others of its size behind it."""
+        first = self._decoding[0]
+        shape = first.job.x_t.shape[1:]
+        group = [ticket for ticket in self._decoding if ticket.job.x_t.shape[1:] == shape]
+        failed = self._decode_pictures(group, self.decode_batch)
+        if failed is not None and (self.decode_batch > 1 or group[1:]):
+            failed = self._decode_pictures([first], 1)
+        if failed is not None:
+            self._end(first, error=failed)
+        for ticket in [ticket for ticket in group if ticket in self._decoding and ticket.job.decoded]:
+            try:
+                in_halves(lambda _, ticket=ticket: sampling.judge(self.components, ticket.job), 1)
+                self._sealer.submit(self._seal, ticket)
+                self._decoding.remove(ticket)
             except Exception as error:  # noqa: BLE001 - as above
                 self._end(ticket, error=error)
 
-    def _advance(self, ticket: Ticket, eps: object) -> None:
-        sampling.advance(ticket.job, eps)
-        if ticket.progress:
-            ticket.progress(ticket.job.done, ticket.job.total)
-        self._finish(ticket)
+    def _decode_pictures(self, group: list[Ticket], most: int) -> Exception | None:
+        """Decode up to `most` pictures in one call, or say why that can't be done, with no job changed."""
+        jobs = [ticket.job for ticket in group]
+        try:
+            in_halves(lambda count: sampling.decode_next(self.components, jobs, count), most)
+        except Exception as error:  # noqa: BLE001 - as above
+            return released(error)
+        return None
 
-    def _finish(self, ticket: Ticket) -> None:
-        if ticket.job.finished and not ticket.future.cancelled():
-            self._end(ticket, sampling.finish(self.components, ticket.job, ticket.future.cancelled))
+    def _seal(self, ticket: Ticket) -> None:
+        """On the second thread: what needs no model."""
+        if ticket.future.cancelled():
+            ticket.settle()
+            return
+        try:
+            ticket.settle(sampling.seal(self.components, ticket.job))
+        except Exception as error:  # noqa: BLE001 - as above
+            ticket.settle(error=error)
 
-    def _end(self, ticket: Ticket, result: Result | None = None, error: BaseException | None = None) -> None:
-        self._active.remove(ticket)
-        ticket.settle(result, error)
+    def _end(self, ticket: Ticket, error: BaseException | None = None) -> None:
+        for tickets in (self._active, self._decoding):
+            if ticket in tickets:
+                tickets.remove(ticket)
+        ticket.settle(error=error and released(error))
 
     def _drop_cancelled_waiting(self) -> None:
         """Under the lock: cancelled requests free their place in the queue."""

@@ -93,6 +93,7 @@ def metadata(result: Result, index: int) -> dict[str, Any]:
         "seed": result.seeds[index],
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
+        "guidance_interval": request.guidance_interval,
         "scheduler": request.scheduler,
         "width": image.width,
         "height": image.height,

@@ -9,8 +9,7 @@ inpainting blends after each step; the denoising is the same. Tensors bear the p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,6 +49,9 @@ class Job:
     tokens: int
     truncated: int
     done: int = 0  # UNet calls
+    batch_rows: int = 0  # of all those calls, its own and others'
+    pictures: list[Image.Image] = field(default_factory=list)  # those decoded so far
+    flagged: list[bool] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("queue", "text", "denoise", "decode", "safety"), 0.0)
@@ -63,6 +65,27 @@ class Job:
     @property
     def finished(self) -> bool:
         return self.done >= self.total
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance is applied at the next UNet call, which then has two rows an image."""
+        noise_level = float(self.timesteps[self.done]) / self.scheduler.config.num_train_timesteps
+        low, high = self.request.guidance_interval
+        return self.request.guidance_scale != 1 and low <= noise_level <= high
+
+    @property
+    def next_context(self) -> torch.Tensor:
+        """The text rows of the next UNet call."""
+        return self.context if self.guided else self.context[-len(self.x_t) :]
+
+    @property
+    def undecoded(self) -> int:
+        """Pictures still to be decoded."""
+        return len(self.x_t) - len(self.pictures)
+
+    @property
+    def decoded(self) -> bool:
+        return not self.undecoded
 
 
 def generate(
@@ -190,8 +213,10 @@ def encode_text(components: Components, ids: Sequence[Sequence[int]]) -> torch.T
 
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
     """Take one UNet call of every job: all of equal latent size, none finished. See `predict` for `max_rows`."""
+    rows = sum(len(job.next_context) for job in jobs)
+    rows = min(rows, max_rows or rows)
     for job, eps in zip(jobs, predict(components, jobs, max_rows), strict=True):
-        advance(job, eps)
+        advance(job, eps, rows)
 
 
 @torch.inference_mode()
@@ -204,10 +229,11 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
     for job in jobs:
         t_job = job.timesteps[job.done]
         x_job = job.scheduler.scale_model_input(job.x_t, t_job)
-        rows = len(job.context)
+        context.append(job.next_context)
+        rows = len(context[-1])
         x.append(x_job.repeat(rows // len(x_job), 1, 1, 1))
         t.append(t_job.float().expand(rows))
-        context.append(job.context)
+    rows = [len(states) for states in context]
     x, t, context = torch.cat(x), torch.cat(t), torch.cat(context)
     # Sampler arithmetic is float32; only the network itself runs in the model's precision.
     x, t = x.to(components.dtype), t.to(components.device)
@@ -218,7 +244,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
             for i in range(0, len(x), size)
         ]
     ).float()
-    return [_guide(eps_job, job) for eps_job, job in zip(eps.split([len(j.context) for j in jobs]), jobs, strict=True)]
+    return [_guide(eps_job, job) for eps_job, job in zip(eps.split(rows), jobs, strict=True)]
 
 
 def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
@@ -230,53 +256,74 @@ def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def advance(job: Job, eps: torch.Tensor) -> None:
-    """From x_t to the next latents, by the job's own scheduler and its own noise."""
+def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
+    """From x_t to the next latents, by the job's own scheduler and its own noise. `rows` had the call that saw eps."""
     noise = {"generator": job.generators} if takes_generator(job.scheduler) else {}
     t = job.timesteps[job.done]
     job.x_t = job.scheduler.step(eps, t, job.x_t, return_dict=False, **noise)[0]
     job.done += 1
+    job.batch_rows += rows
     if job.source is not None and job.source.mask is not None:
         job.x_t = _blend(job)
     if job.finished:
         job.timings["denoise"] = time.perf_counter() - job.started
 
 
-@torch.inference_mode()
-def finish(components: Components, job: Job, cancelled: Callable[[], bool] = lambda: False) -> Result:
-    """Latents to pictures: decoded, checked, marked. Asks `cancelled` before each picture.
+def finish(components: Components, job: Job) -> Result:
+    """Latents to pictures: `decode_next` until all are decoded, `judge`, `seal`. Raises what they raise."""
+    while not job.decoded:
+        decode_next(components, [job])
+    judge(components, job)
+    return seal(components, job)
 
-    Raises `CancelledError` when it says so, `NaNError` if the latents or pixels are not finite, `NSFWError` if the
-    safety checker flags every picture, and whatever the checker raises: it fails closed.
+
+@torch.inference_mode()
+def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> None:
+    """One call of the VAE: decode the next `count` pictures of finished jobs of equal latent size, in their order.
+
+    Raises `NaNError` if latents or pixels are not finite. Changes no job then.
     """
     start = time.perf_counter()
-    pictures = []
-    for x_0 in job.x_t:  # one at a time bounds the memory
-        if cancelled():
-            raise CancelledError
-        pictures.append(decode(components, x_0))
-    if job.request.mask is not None:
-        pictures = _put_back(components, job.request, pictures)
-    job.timings["decode"] = time.perf_counter() - start
+    todo = [(job, i) for job in jobs for i in range(len(job.pictures), len(job.x_t))][:count]
+    pictures = decode(components, torch.stack([job.x_t[i] for job, i in todo]))
+    seconds = time.perf_counter() - start
+    for (job, _), picture in zip(todo, pictures, strict=True):
+        job.pictures.append(picture)
+    for job in jobs:
+        job.timings["decode"] += seconds if any(job is other for other, _ in todo) else 0.0
 
+
+def judge(components: Components, job: Job) -> None:
+    """Ask the safety checker about a decoded job's pictures, and put back what a mask keeps.
+
+    Raises `NSFWError` if it flags every picture, and whatever the checker raises: it fails closed.
+    """
     start = time.perf_counter()
-    flagged = [False] * len(pictures)
+    if job.request.mask is not None:
+        job.pictures = _put_back(components, job.request, job.pictures)
+        job.timings["decode"] += time.perf_counter() - start
+    start = time.perf_counter()
+    job.flagged = [False] * len(job.pictures)
     if components.safety_checker is not None:
-        flagged = safety.check(components.safety_checker, components.image_processor, pictures)
+        job.flagged = safety.check(components.safety_checker, components.image_processor, job.pictures)
     job.timings["safety"] = time.perf_counter() - start
-    if all(flagged):
+    if all(job.flagged):
         raise NSFWError("NSFW content detected: the safety checker flagged every image; try another prompt or seed")
 
-    shown = [i for i, flag in enumerate(flagged) if not flag]
+
+def seal(components: Components, job: Job) -> Result:
+    """The result of a judged job: the pictures that may be shown, marked. Needs no model: any thread may call it."""
+    shown = [i for i, flag in enumerate(job.flagged) if not flag]
     return Result(
-        images=[watermark.embed(pictures[i]) for i in shown],
+        images=[watermark.embed(job.pictures[i]) for i in shown],
         seeds=[job.request.seed + i for i in shown],
-        flagged=sum(flagged),
+        flagged=sum(job.flagged),
         request=job.request,
         model=components.name,
         timings=dict(job.timings),
         tokens=job.tokens,
         truncated=job.truncated,
+        batch_rows=job.batch_rows / max(job.done, 1),
     )
 
 
@@ -292,21 +339,31 @@ def _put_back(components: Components, request: Request, painted: Sequence[Image.
     """The pictures with the VAE's own rendering of the source wherever nothing is repainted: blending its latents
     alone would let what is painted show through for the width of a cell.
     """
-    z = encode(components, request.image).mean[0] * components.vae.config.scaling_factor
-    kept = decode(components, z)
+    z = encode(components, request.image).mean * components.vae.config.scaling_factor
+    (kept,) = decode(components, z)
     return [Image.composite(image, kept, request.mask) for image in painted]
 
 
 @torch.inference_mode()
-def decode(components: Components, x_0: torch.Tensor) -> Image.Image:
-    """One image's latents, (c, h, w), to a picture of h and w times the model's cell. Raises `NaNError`."""
+def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
+    """Latents, (n, c, h, w), to n pictures of h and w times the model's cell. Raises `NaNError`."""
     if not x_0.isfinite().all():
         raise NaNError(
             "the latents became NaN or infinite; try another scheduler, more steps or a lower guidance_scale"
         )
-    z = x_0[None] / components.vae.config.scaling_factor
-    pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0][0].float()
+    z = x_0 / components.vae.config.scaling_factor
+    pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0].float()
+    if not pixels.isfinite().all() and components.dtype == torch.float16:
+        pixels = _decode_in_full(components, z)  # some latents overflow half precision
     if not pixels.isfinite().all():
         raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=fp32")
-    pixels = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray((pixels * 255).round().astype(np.uint8))
+    pixels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in (pixels * 255).round().astype(np.uint8)]
+
+
+def _decode_in_full(components: Components, z: torch.Tensor) -> torch.Tensor:
+    """Decode in float32, and leave the VAE as it was."""
+    try:
+        return components.vae.float().decode(z.float(), return_dict=False)[0]
+    finally:
+        components.vae.to(components.dtype)

@@ -7,7 +7,8 @@
 | JSD_DTYPE | fp16 on a GPU, fp32 on a CPU | fp16, bf16, fp32 |
 | JSD_LORA | none | a .safetensors adapter for the UNet (`python -m jsd train lora`) |
 | JSD_SAFETY_CHECKER | on | on, off |
-| JSD_MAX_BATCH | 16 | UNet rows a call, 1 or more; an image with guidance is two |
+| JSD_MAX_BATCH | 16 on a CPU, what fits on a GPU | UNet rows a call, 1 or more; an image with guidance is two |
+| JSD_COMPILE | off | on, off: torch.compile of the UNet's blocks; minutes at the start, for a GPU |
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsd import watermark, weights
-from jsd.manifest import begin_verification
+from jsd.manifest import Verification, begin_verification
 from jsd.request import SettingError, shown
 
 if TYPE_CHECKING:
@@ -27,14 +28,19 @@ if TYPE_CHECKING:
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
-def load_components(folder: str | Path | None = None) -> Components:
+def load_components(folder: str | Path | Verification | None = None) -> Components:
     """The model chosen by the environment, or the one in `folder`, verified, loaded and announced on stdout.
 
     Raises `WeightsError` for a bad model folder, `SettingError` for any bad setting, `RuntimeError` if the watermark
     can't be computed here.
     """
-    max_batch_rows()  # told before the seconds that loading takes
-    verification = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
+    dtype = _choice("JSD_DTYPE", None, DTYPES)  # all told before the seconds that loading takes
+    checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
+    compiled = _choice("JSD_COMPILE", "off", ("on", "off")) == "on"
+    lora = os.environ.get("JSD_LORA") or None
+    max_batch_rows()
+    if not isinstance(folder, Verification):
+        folder = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
     import torch
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -47,36 +53,54 @@ def load_components(folder: str | Path | None = None) -> Components:
         torch.empty(0, device=device)
     except Exception as error:
         raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
-    dtype = _choice("JSD_DTYPE", "fp32" if torch.device(device).type == "cpu" else "fp16", DTYPES)
-    checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
-    lora = os.environ.get("JSD_LORA") or None
+    if dtype is None:
+        dtype = "fp32" if torch.device(device).type == "cpu" else "fp16"
     watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
 
-    components = weights.load(verification, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
-    facts = [f"weights {verification.folder} ({components.name})", f"device {device}", dtype]
+    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
+    facts = [f"weights {folder.folder} ({components.name})", f"device {device}", dtype]
     facts.append("safety checker on" if checked else "safety checker off")
     facts += [f"LoRA {lora}"] if lora else []
+    if compiled:
+        _compile(components)
+        facts.append("compiled")
     print(", ".join(facts), flush=True)
     return components
 
 
-def make_engine(components: Components) -> Engine:
-    """An engine for `components`. Raises `SettingError` for a bad JSD_MAX_BATCH."""
+def _compile(components: Components) -> None:
+    """Compile the UNet's blocks for any batch and size, and draw once, so that nobody's request waits for it."""
+    import torch
+
+    from jsd import capacity
+
+    torch._inductor.config.fx_graph_cache = False  # it holds pickles
+    components.unet.compile_repeated_blocks(dynamic=True)
+    for rows in (1, 2, 3):
+        capacity.run_unet(components, rows)
+
+
+def make_engine() -> Engine:
+    """An engine with the model chosen by the environment. Raises what `load_components` raises."""
+    rows = max_batch_rows()
+    verification = begin_verification(weights.find_weights())  # goes on while libraries are imported
     from jsd.engine import Engine
 
-    return Engine(components, max_batch_rows=max_batch_rows())
+    return Engine(lambda: load_components(verification), max_batch_rows=rows)
 
 
-def max_batch_rows() -> int:
-    """How many UNet rows one call may have. Raises `SettingError` for a bad JSD_MAX_BATCH."""
-    rows = os.environ.get("JSD_MAX_BATCH") or "16"
-    if not (rows.isdecimal() and rows.isascii() and int(rows) >= 1):
+def max_batch_rows() -> int | None:
+    """How many UNet rows one call may have, None when that is left to measurement. Raises `SettingError`."""
+    rows = os.environ.get("JSD_MAX_BATCH")
+    if not rows:
+        return None
+    if not (rows.isdecimal() and rows.isascii() and len(rows) < 10 and int(rows) >= 1):
         raise SettingError(f"JSD_MAX_BATCH: {shown(rows)} was given; a number of UNet rows, 1 or more, is wanted")
     return int(rows)
 
 
-def _choice(name: str, default: str, allowed: object) -> str:
+def _choice(name: str, default: str | None, allowed: object) -> str | None:
     value = os.environ.get(name) or default
-    if value not in allowed:
+    if value is not default and value not in allowed:
         raise SettingError(f"{name}: {shown(value)} was given; allowed are {', '.join(allowed)}")
     return value

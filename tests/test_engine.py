@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 from itertools import pairwise
@@ -11,10 +13,20 @@ from itertools import pairwise
 import pytest
 import torch
 from fakes import psnr
+from PIL import Image
 
-from jsd import sampling
+from jsd import capacity, sampling
 from jsd.engine import Engine
-from jsd.request import InputError, NSFWError, QueueFullError, Request
+from jsd.request import (
+    SCHEDULER_NAMES,
+    InputError,
+    MemoryShortError,
+    NaNError,
+    NSFWError,
+    QueueFullError,
+    Request,
+    WeightsError,
+)
 
 CAT = Request("猫", seed=1)
 TWELVE = replace(CAT, num_inference_steps=12)
@@ -60,6 +72,23 @@ def test_requests_share_unet_calls_and_draw_as_alone(engine, components):
     results = [future.result(SECONDS) for future in futures]
     assert max(spy.calls) == 8  # the three that came during the first call joined at the next
     assert sum(spy.calls) == 2 * (4 + 5 + 6 + 8)  # PNDM takes one call more than its 7 steps
+    for request, result in zip(requests, results, strict=True):
+        assert psnr(result.images[0], alone(components, request)) >= 50
+
+
+def test_jobs_of_every_scheduler_draw_together_as_alone(spied, components):
+    requests = [
+        replace(CAT, seed=i, prompt=f"猫 {i}", scheduler=name, num_inference_steps=3 + i % 4)
+        for i, name in enumerate(SCHEDULER_NAMES)
+    ]
+    with Engine(spied, max_batch_rows=2 * len(requests)) as engine:
+        spy = hold(engine)
+        futures = [engine.submit(requests[0])]
+        assert spy.inside.wait(SECONDS)
+        futures += [engine.submit(request) for request in requests[1:]]
+        spy.gate.set()
+        results = [future.result(SECONDS) for future in futures]
+    assert max(spy.calls) == 2 * len(requests)
     for request, result in zip(requests, results, strict=True):
         assert psnr(result.images[0], alone(components, request)) >= 50
 
@@ -173,7 +202,7 @@ def test_only_the_guilty_job_of_a_shared_call_fails(engine, components):
         assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
 
 
-@pytest.mark.parametrize("stage", ["prepare", "advance", "finish"])
+@pytest.mark.parametrize("stage", ["prepare", "advance", "judge", "seal"])
 def test_a_failure_of_one_jobs_own_is_its_own(engine, monkeypatch, stage):
     original = getattr(sampling, stage)
 
@@ -191,6 +220,262 @@ def test_a_failure_of_one_jobs_own_is_its_own(engine, monkeypatch, stage):
         bad.result(SECONDS)
     assert len(good.result(SECONDS).images) == 1
     assert len(engine.submit(CAT).result(SECONDS).images) == 1
+
+
+@pytest.mark.parametrize("fits", [8, 4, 2, 1])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_what_does_not_fit_the_memory_is_split(engine, components, fits, error):
+    spy = engine.components.unet
+
+    def broken(x):
+        if len(x) > fits:
+            raise error
+        return False
+
+    spy.broken = broken
+    hold(engine)
+    requests = [replace(CAT, seed=i, num_outputs=n) for i, n in ((1, 1), (10, 2), (20, 1))]
+    futures = [engine.submit(request) for request in requests]
+    spy.gate.set()
+    for future, request in zip(futures, requests, strict=True):
+        assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
+    assert max(size for size in spy.calls if size <= fits) == fits
+
+
+def test_what_does_not_fit_even_alone_fails_and_says_so(engine):
+    spy = engine.components.unet
+
+    def broken(x):
+        if x.shape[-2] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return False
+
+    spy.broken = broken
+    large, small = engine.submit(replace(CAT, height=128)), engine.submit(CAT)
+    with pytest.raises(MemoryShortError, match="take a smaller width and height"):
+        large.result(SECONDS)
+    assert len(small.result(SECONDS).images) == 1
+
+
+def watch_decode(monkeypatch, log, before=lambda jobs: None):
+    """Note the name "decode" in `log` at every call of the VAE."""
+    original = sampling.decode
+
+    def decode(components, x_0):
+        log.append(("decode", len(x_0)))
+        before(x_0)
+        return original(components, x_0)
+
+    monkeypatch.setattr(sampling, "decode", decode)
+
+
+def test_ticks_go_on_between_the_pictures_of_a_large_request(engine, monkeypatch):
+    log = []
+    watch_decode(monkeypatch, log)
+    hold(engine)
+    large = engine.submit(replace(CAT, num_outputs=3))
+    other = engine.submit(MANY, progress=lambda done, total: log.append(("tick", done)))
+    engine.components.unet.gate.set()
+    large.result(SECONDS)
+    other.result(SECONDS)
+    kinds = [kind for kind, _ in log]
+    first = kinds.index("decode")
+    assert kinds[first : first + 6] == ["decode", "tick"] * 3
+    assert {size for kind, size in log if kind == "decode"} == {1}
+
+
+def test_pictures_are_decoded_together_where_that_is_allowed(spied, components, monkeypatch):
+    log = []
+    watch_decode(monkeypatch, log)
+    with Engine(spied, decode_batch=4) as engine:
+        hold(engine)
+        requests = [replace(CAT, seed=i, num_outputs=n) for i, n in ((1, 1), (10, 2), (20, 2))]
+        futures = [engine.submit(request) for request in requests]
+        spied.unet.gate.set()
+        results = [future.result(SECONDS) for future in futures]
+    assert [size for _, size in log] == [4, 1]
+    for request, result in zip(requests, results, strict=True):
+        assert psnr(result.images[-1], sampling.generate(components, request).images[-1]) >= 50
+
+
+@pytest.mark.parametrize("decode_batch", [1, 4])
+def test_a_picture_that_can_not_be_decoded_fails_its_own_request(spied, components, monkeypatch, decode_batch):
+    bad_request = replace(CAT, seed=2)
+    bad = sampling.prepare(components, bad_request)
+    while not bad.finished:
+        sampling.step(components, [bad])
+
+    def before(x_0):
+        if any(torch.allclose(row, bad.x_t[0], atol=1e-3) for row in x_0):
+            raise NaNError("not finite")
+
+    watch_decode(monkeypatch, [], before)
+    with Engine(spied, decode_batch=decode_batch) as engine:
+        hold(engine)
+        futures = [engine.submit(request) for request in (CAT, bad_request, replace(CAT, seed=3))]
+        spied.unet.gate.set()
+        with pytest.raises(NaNError):
+            futures[1].result(SECONDS)
+        assert [len(futures[i].result(SECONDS).images) for i in (0, 2)] == [1, 1]
+
+
+def test_decoding_in_halves_when_the_memory_is_short(spied, monkeypatch):
+    log = []
+
+    def before(x_0):
+        if len(x_0) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    watch_decode(monkeypatch, log, before)
+    with Engine(spied, decode_batch=8) as engine:
+        assert len(engine.submit(replace(CAT, num_outputs=4)).result(SECONDS).images) == 4
+    assert [size for _, size in log] == [4, 2, 4, 2] or [size for _, size in log] == [4, 4, 2, 2]
+
+
+def test_a_job_cancelled_while_it_is_decoded_ends_there(engine, monkeypatch):
+    log = []
+    watch_decode(monkeypatch, log, before=lambda x_0: len(log) == 2 and victim.cancel())
+    spy = hold(engine)
+    victim = engine.submit(replace(CAT, num_outputs=4))
+    spy.gate.set()
+    assert wait([victim], SECONDS).done
+    assert victim.cancelled()
+    engine.submit(CAT).result(SECONDS)
+    assert len(log) == 2 + 1
+
+
+def test_one_cancelled_while_its_image_is_encoded_harms_nobody(engine, monkeypatch):
+    """With prompt_strength 0 it has no steps: it is done as soon as it is prepared."""
+    cancelled = []
+    original = sampling.prepare
+
+    def prepare(components, request):
+        job = original(components, request)
+        if request.image is not None:
+            cancelled.append(futures[0].cancel())
+        return job
+
+    monkeypatch.setattr(sampling, "prepare", prepare)
+    spy = hold(engine)
+    running = engine.submit(TWELVE)
+    assert spy.inside.wait(SECONDS)
+    futures = [engine.submit(replace(CAT, image=Image.new("RGB", (64, 64)), prompt_strength=0))]
+    spy.gate.set()
+    assert len(running.result(SECONDS).images) == 1
+    assert cancelled == [True]
+    assert len(engine.submit(CAT).result(SECONDS).images) == 1
+
+
+def test_pictures_are_decoded_in_the_order_their_requests_came(engine):
+    ended = []
+    spy = hold(engine)
+    futures = [engine.submit(replace(CAT, seed=i, num_outputs=2, guidance_scale=1)) for i in range(4)]
+    for i, future in enumerate(futures):
+        future.add_done_callback(lambda _, i=i: ended.append(i))
+    spy.gate.set()
+    wait(futures, SECONDS)
+    assert ended == [0, 1, 2, 3]
+
+
+def test_nobody_is_let_in_while_too_many_pictures_wait_for_their_decoding(spied, monkeypatch):
+    backlog = []
+    with Engine(spied, max_batch_rows=8, max_queue=200) as engine:
+        watch_decode(monkeypatch, [], lambda x_0: backlog.append(sum(t.job.undecoded for t in engine._decoding)))
+        requests = [Request("猫", seed=i, num_outputs=4, num_inference_steps=1, guidance_scale=1) for i in range(12)]
+        for future in [engine.submit(request) for request in requests]:
+            assert len(future.result(SECONDS).images) == 4
+    assert max(backlog) <= 8
+
+
+def test_what_a_failed_call_held_is_let_go_before_the_next(engine):
+    spy, held = engine.components.unet, []
+
+    def broken(x):
+        if len(x) > 2:
+            tensor = torch.zeros(3)
+            held.append(weakref.ref(tensor))
+            raise ValueError("too many")
+        assert not [ref for ref in held if ref() is not None]
+        return False
+
+    spy.broken = broken
+    hold(engine)
+    futures = [engine.submit(replace(CAT, seed=i)) for i in range(3)]
+    spy.gate.set()
+    assert [len(future.result(SECONDS).images) for future in futures] == [1, 1, 1]
+    assert held
+
+
+def test_what_did_not_fit_once_is_not_tried_at_every_step(engine):
+    spy = engine.components.unet
+
+    def broken(x):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return False
+
+    spy.broken = broken
+    assert len(engine.submit(replace(TWELVE, num_outputs=2)).result(SECONDS).images) == 2
+    assert [size for size in spy.calls if size > 2] == [4]
+
+
+def test_a_large_picture_takes_the_rows_of_as_many_small_ones(spied):
+    with Engine(spied, max_batch_rows=8) as engine:
+        spy = hold(engine)
+        futures = [engine.submit(CAT)]
+        assert spy.inside.wait(SECONDS)
+        futures += [engine.submit(replace(CAT, width=128, height=128, seed=i)) for i in (1, 2)]
+        spy.gate.set()
+        assert all(future.result(SECONDS) for future in futures)
+    assert max(size for size in spy.calls) == 2
+
+
+def test_what_was_cancelled_is_not_marked(engine, monkeypatch):
+    sealed, go_on = [], threading.Event()
+    original = sampling.seal
+
+    def seal(components, job):
+        sealed.append(job.request.seed)
+        assert go_on.wait(SECONDS)
+        return original(components, job)
+
+    monkeypatch.setattr(sampling, "seal", seal)
+    first, second = engine.submit(CAT), engine.submit(replace(CAT, seed=2))
+    deadline = time.monotonic() + SECONDS
+    while engine._sealer._work_queue.qsize() < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert second.cancel()
+    go_on.set()
+    assert first.result(SECONDS)
+    assert wait([second], SECONDS).done
+    engine.close()
+    assert sealed == [1]
+
+
+def test_marking_does_not_hold_up_the_ticks(engine, monkeypatch):
+    sealing, go_on = threading.Event(), threading.Event()
+    original = sampling.seal
+
+    def seal(components, job):
+        if job.request.seed == 5:
+            sealing.set()
+            assert go_on.wait(SECONDS)
+        return original(components, job)
+
+    monkeypatch.setattr(sampling, "seal", seal)
+    first = engine.submit(replace(CAT, seed=5))
+    assert sealing.wait(SECONDS)
+    ticks = []
+    second = engine.submit(CAT, progress=lambda done, total: ticks.append(done))
+    deadline = time.monotonic() + SECONDS
+    while len(ticks) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert not first.done()
+    go_on.set()
+    assert first.result(SECONDS)
+    assert second.result(SECONDS)
 
 
 def test_a_progress_callback_that_fails_fails_its_own_request(engine):
@@ -225,6 +510,38 @@ def test_closing_leaves_nobody_waiting(spied):
     assert wait(futures, SECONDS).not_done == set()
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(CAT)
+
+
+def test_the_model_is_loaded_by_the_thread_that_runs_it(components):
+    loaded = []
+
+    def load():
+        loaded.append(threading.current_thread().name)
+        return components
+
+    with Engine(load) as engine:
+        assert loaded == ["jsd-engine"]
+        assert engine.components is components
+        assert engine.max_batch_rows == capacity.CPU_ROWS
+        assert len(engine.submit(CAT).result(SECONDS).images) == 1
+
+
+def test_what_loading_raises_is_raised():
+    def load():
+        raise WeightsError("unet: altered")
+
+    with pytest.raises(WeightsError, match="unet: altered"):
+        Engine(load)
+
+
+def test_a_result_tells_how_full_its_calls_were(engine):
+    spy = hold(engine)
+    futures = [engine.submit(CAT)]
+    assert spy.inside.wait(SECONDS)
+    futures.append(engine.submit(replace(CAT, seed=2)))
+    spy.gate.set()
+    # Of four steps the first ran alone, and the last of the other one too.
+    assert [future.result(SECONDS).batch_rows for future in futures] == [(2 + 3 * 4) / 4, (3 * 4 + 2) / 4]
 
 
 def test_impossible_limits_are_refused(components):

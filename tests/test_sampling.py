@@ -107,11 +107,19 @@ def test_image_i_is_the_picture_of_seed_plus_i(components, name):
 def test_jobs_of_any_kind_share_one_unet_call(components, spied):
     """Every scheduler, three step counts, with and without guidance, in one batch: each draws as if alone."""
     requests = [
-        replace(CAT, scheduler=name, num_inference_steps=3 + i % 3, guidance_scale=1.0 + i % 4, seed=i, prompt=f"猫{i}")
+        replace(
+            CAT,
+            scheduler=name,
+            num_inference_steps=3 + i % 3,
+            guidance_scale=1.0 + i % 4,
+            guidance_interval=(0.2 * (i % 2), 0.9),
+            seed=i,
+            prompt=f"猫{i}",
+        )
         for i, name in enumerate(SCHEDULER_NAMES)
     ]
     jobs = [prepare(spied, request) for request in requests]
-    rows = sum(job.request.rows for job in jobs)
+    rows = sum(len(job.next_context) for job in jobs)
     while running := [job for job in jobs if not job.finished]:
         step(spied, running)
     assert spied.unet.calls[0] == rows
@@ -134,6 +142,31 @@ def test_a_row_limit_splits_the_call_and_changes_nothing(components, spied):
 def test_no_guidance_costs_one_row(spied):
     generate(spied, replace(CAT, guidance_scale=1))
     assert set(spied.unet.calls) == {1}
+
+
+def test_guidance_costs_its_row_only_at_the_noise_levels_it_is_wanted_at(spied, components):
+    request = replace(CAT, scheduler="DDIM", num_inference_steps=8, guidance_interval=(0.3, 0.7))
+    timesteps = prepare(spied, request).timesteps / 1000
+    expected = [2 if 0.3 <= t <= 0.7 else 1 for t in timesteps.tolist()]
+    result = generate(spied, request)
+    assert spied.unet.calls == expected
+    assert {1, 2} == set(expected)
+    assert result.batch_rows == sum(expected) / 8
+    everywhere = generate(components, replace(request, guidance_interval=(0, 1))).images[0]
+    nowhere = generate(components, replace(request, guidance_interval=(0, 0))).images[0]
+    assert nowhere.tobytes() == generate(components, replace(request, guidance_scale=1)).images[0].tobytes()
+    assert everywhere.tobytes() == generate(components, replace(request, guidance_interval=None)).images[0].tobytes()
+    assert psnr(result.images[0], everywhere) < 45
+    assert psnr(result.images[0], nowhere) < 45
+
+
+def test_a_model_may_bring_its_own_guidance_interval(components, spied):
+    defaults = replace(spied.defaults, guidance_interval=[0.9, 1])
+    generate(replace(spied, defaults=defaults), replace(CAT, scheduler="DDIM", num_inference_steps=4))
+    assert spied.unet.calls == [2, 1, 1, 1] or spied.unet.calls == [1, 1, 1, 1]
+    spied.unet.calls.clear()
+    generate(spied, replace(CAT, scheduler="DDIM", num_inference_steps=4))
+    assert spied.unet.calls == [2, 2, 2, 2]
 
 
 def test_the_start_latents_are_drawn_image_by_image_from_the_seed(components):
@@ -206,10 +239,10 @@ def test_pictures_are_marked(components, monkeypatch):
 
 
 def test_the_vaes_own_scale_is_undone(components):
-    z = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     vae = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=components.vae.decode)
-    plain = sampling.decode(components, z * components.vae.config.scaling_factor)
-    assert psnr(sampling.decode(replace(components, vae=vae), z * 0.5), plain) >= 50
+    (plain,) = sampling.decode(components, z * components.vae.config.scaling_factor)
+    assert psnr(sampling.decode(replace(components, vae=vae), z * 0.5)[0], plain) >= 50
 
 
 def test_half_precision_samples_in_float32(components, monkeypatch):

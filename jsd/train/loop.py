@@ -97,7 +97,7 @@ def _digest(urls: Sequence[str]) -> str:
 
 def _defaults(parts: Parts, size: int) -> Defaults:
     cell = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-    return Defaults(size, size, 20, 5.0, "DPM_SOLVER_PP_2M_KARRAS", cell)
+    return Defaults(size, size, 20, 5.0, "DPM_SOLVER_PP_2M_KARRAS", cell=cell)
 
 
 def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) -> None:

@@ -1,9 +1,12 @@
 """The main job over real HTTP, and what must not break it: after every bad request, an ordinary one succeeds."""
 
 import io
+import json
 import shutil
+import socket
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,19 +113,29 @@ def test_image_two_of_a_request_with_the_seed_before_is_the_same_picture(server,
     assert told(prediction, 1)["seed"] == 7
 
 
-def test_company_does_not_change_a_picture(server, cat):
-    results = {}
+MIXED = [
+    {"prompt": "犬 水彩画", "seed": 1, "num_inference_steps": 9, "scheduler": "PNDM"},
+    {"prompt": "富士山", "seed": 2, "num_inference_steps": 5, "scheduler": "K_HEUN", "guidance_scale": 3},
+    {"prompt": "赤い背景の寿司", "seed": 3, "num_outputs": 3},
+    {"prompt": "鳥居", "seed": 4, "guidance_scale": 1, "scheduler": "LCM"},
+    {"prompt": "桜", "seed": 5, "width": 128, "height": 192},
+    {"prompt": "猫 ドット絵", "seed": 6, "scheduler": "K_EULER_ANCESTRAL", "num_inference_steps": 12},
+    {"prompt": "東京タワー", "seed": 7, "scheduler": "UNI_PC", "negative_prompt": "油絵"},
+    {"prompt": "ラーメン", "seed": 8, "scheduler": "DPM_SOLVER_PP_2M_KARRAS", "output_format": "jpg"},
+]
 
-    def draw(seed: int) -> None:
-        results[seed] = server.draw(**CAT | {"seed": seed})[0]
 
-    threads = [threading.Thread(target=draw, args=(seed,)) for seed in (5, 6, 7, 8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(results) == [5, 6, 7, 8]
-    assert_alike(results[7], cat)
+def test_eight_clients_of_every_kind_get_the_pictures_they_would_get_alone(server):
+    alone = [server.draw(**inputs) for inputs in MIXED]
+    with ThreadPoolExecutor(len(MIXED)) as clients:
+        predictions = list(clients.map(lambda inputs: server.predict(**inputs), MIXED))
+    for inputs, prediction, expected in zip(MIXED, predictions, alone, strict=True):
+        drawn = [picture(uri) for uri in prediction["output"]]
+        assert len(drawn) == inputs.get("num_outputs", 1)
+        for ours, theirs in zip(drawn, expected, strict=True):
+            assert_alike(ours, theirs.tobytes())
+    # They were not served one after another.
+    assert max(prediction["metrics"]["batch_rows"] for prediction in predictions) > 6
 
 
 def test_the_same_seed_is_the_same_picture_after_a_restart(start, server, cat):
@@ -248,6 +261,16 @@ def test_a_running_prediction_can_be_cancelled(server):
     assert code == 200
     assert prediction["status"] == "canceled"
     assert "500/500" not in prediction["logs"]
+
+
+def test_a_client_that_leaves_frees_its_rows(server):
+    body = json.dumps({"input": CAT | {"num_inference_steps": 480, "num_outputs": 4}}).encode()
+    head = f"POST /predictions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection((server.url.split("/")[-1].split(":")[0], int(server.url.split(":")[-1]))) as client:
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
+        server.wait("progress", lambda: "2/480 [" in server.log())
+    server.wait("the end of it", lambda: server.predict(**CAT)["metrics"]["batch_rows"] == 2, seconds=60)
+    assert "480/480" not in server.log()
 
 
 @pytest.mark.usefixtures("still_serving")
