@@ -24,6 +24,8 @@ from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
+from jsd.train.memory import keep_freed_memory
+
 Loss = Callable[[torch.nn.Module, int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
 KEPT = 2  # checkpoints
 REPLICATED = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)  # every process holds all of the model
@@ -105,6 +107,7 @@ def fit(
         raise ValueError(
             f"{accelerator.distributed_type}: the average of weights that are spread is not kept yet; use DDP"
         )
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     groups = groups or [{"params": trained(model), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, plan.lr, plan.betas, weight_decay=plan.weight_decay, fused=True)
