@@ -13,7 +13,6 @@ import argparse
 import json
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PROMPT = "猫の肖像画 油絵"
+from bench import single
+from bench.serving import ROOT
+
 STEPS = 2
 TRAIN_SIZE = 256
 
@@ -82,41 +82,6 @@ def convert(folder: Path, mark: Callable[[str], None]) -> None:
     mark("convert")
 
 
-def load_ours(folder: Path, mark: Callable[[str], None]) -> None:
-    from jsd import weights
-    from jsd.request import Request
-
-    components = weights.load(converted(folder))
-    mark("start")
-    from jsd import sampling
-
-    sampling.generate(components, Request(PROMPT, num_inference_steps=STEPS, scheduler="PNDM", seed=1))
-    mark("sample")
-
-
-def load_stock(folder: Path, mark: Callable[[str], None]) -> None:
-    import torch
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(converted(folder), local_files_only=True)
-    mark("start")
-    pipeline(PROMPT, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(1))
-    mark("sample")
-
-
-def read(folder: Path, mark: Callable[[str], None]) -> None:
-    """The floor: the imports, and every byte of the folder once."""
-    from jsd import weights
-
-    weights.import_models()
-    buffer = bytearray(1 << 24)
-    for path in converted(folder).rglob("*.safetensors"):
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    mark("start")
-
-
 def train(stage: str, folder: Path, mark: Callable[[str], None]) -> None:
     """Two steps of a stage on one picture of TRAIN_SIZE pixels, with gradient checkpointing, then its checkpoint."""
     import torch
@@ -152,13 +117,9 @@ def train(stage: str, folder: Path, mark: Callable[[str], None]) -> None:
 
 PHASES = {
     "convert": convert,
-    "ours": load_ours,
-    "stock": load_stock,
-    "read": read,
     "stage1": partial(train, "stage1"),
     "stage2": partial(train, "stage2"),
 }
-COMPARED = ("read", "ours", "stock")
 TRAINED = ("stage1", "stage2")
 
 
@@ -181,25 +142,26 @@ def run_phase(name: str, folder: Path) -> None:
 
 
 def measure(folder: Path, repeats: int, trained: bool) -> dict[str, object]:
-    """All phases, the peers in turn; medians of seconds, the largest peaks."""
-    names = ["convert", *COMPARED * repeats, *(TRAINED if trained else ())]
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in dict.fromkeys(names)}
-    for name in names:
+    """All phases, the peers in turn: medians of seconds, the largest peaks."""
+    found: dict[str, object] = {}
+    for name in ("convert", *(TRAINED if trained else ())):
         command = [sys.executable, "-m", "bench.fullsize", "phase", name, str(folder)]
         done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        rows[name].append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{name:8}{rows[name][-1]}", file=sys.stderr)
-    middle = {
-        name: {part: round(statistics.median(row[part] for row in found), 2) for part in found[0]}
-        for name, found in rows.items()
-    }
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{name:8}{found[name]}", file=sys.stderr)
+    start = single.measured(("start-ours", "start-stock", "start-floor"), converted(folder), 2 * repeats)
+    drawn = single.measured(("draw-ours", "draw-stock"), converted(folder), repeats)
     largest = max(path.stat().st_size for path in folder.rglob("*.bin"))
+    seconds = {phase.removeprefix("start-"): row["seconds"] for phase, row in start.items()}
     return {
-        **middle,
+        **found,
+        **start,
+        **drawn,
         "largest_component": largest,
-        "convert_peak_ratio": round(middle["convert"]["peak"] / largest, 3),
-        "start_ratio_to_stock": round(middle["ours"]["start"] / middle["stock"]["start"], 3),
-        "start_ratio_to_read": round(middle["ours"]["start"] / middle["read"]["start"], 3),
+        "convert_peak_ratio": round(found["convert"]["peak"] / largest, 3),
+        "start_ratio_to_stock": round(seconds["ours"] / seconds["stock"], 3),
+        "start_ratio_to_read": round(seconds["ours"] / seconds["floor"], 3),
+        "memory_ratio_to_stock": round(drawn["draw-ours"]["peak"] / drawn["draw-stock"]["peak"], 3),
     }
 
 

@@ -195,12 +195,14 @@ def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     monkeypatch.setattr(quality.judges, "get", lambda drawings, folder: trained)
     files = {"--weights": tiny_folder, "--json": tmp_path / "q.json", "--sheet": tmp_path / "q.png"}
     options = [str(word) for pair in files.items() for word in pair]
+    options += ["-i", "steps=2", "-i", "guidance_interval=0.1,1"]
     assert quality.main([*options, "--prompts", "18", "--aliases", "4", "--workdir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     result = json.loads(files["--json"].read_text("utf-8"))
     assert json.loads(lines[-1]) == result
     assert result["judge"] == {"top1": 0.98, "style": 0.97}
     assert result["prompts"] == 18
+    assert (result["settings"]["num_inference_steps"], result["settings"]["guidance_interval"]) == (2, [0.1, 1.0])
     assert all(0 <= share <= 1 for share in (*result["top1"].values(), result["style"], result["aliases"]))
     assert any(line.split() == ["the", "judge,", "unseen", "98.0%", "97.0%"] for line in lines)
     with Image.open(files["--sheet"]) as sheet:
@@ -214,6 +216,8 @@ def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
         (["--weights", "nowhere"], "nowhere: no such folder"),
         (["--json", "nowhere/q.json"], "make it first"),
         (["--prompts", "-1"], "a number from 0"),
+        (["-i", "steps=0"], "num_inference_steps: 0 was given"),
+        (["-i", "seed=1"], "seed is no setting of the evaluation"),
     ],
 )
 def test_what_the_user_got_wrong_is_told(

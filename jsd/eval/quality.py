@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,17 +22,19 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from jsd import sampling, settings
+from jsd.cli import parse_inputs
 from jsd.eval import claims
 from jsd.eval import judge as judges
 from jsd.eval.judge import Verdict
 from jsd.eval.prompts import GROUPS, Task, sample_aliases, sample_pairs
 from jsd.eval.references import PAIRED, split_style
-from jsd.request import InputError, NaNError, NSFWError, Request, SettingError, WeightsError
+from jsd.request import Defaults, InputError, NaNError, NSFWError, Request, SettingError, WeightsError
 from jsd.train.drawings import Drawing, fetch, load_concepts, load_drawings
 from jsd.train.styles import STYLES
 from jsd.weights import Components
 
 BATCH = 8  # requests drawn at once
+SETTINGS = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
 COLUMNS, ROWS, TILE = 12, 8, 128  # the contact sheet; TILE in pixels
 
 
@@ -132,6 +135,8 @@ def main(argv: Sequence[str]) -> int:
             parser.error(f"there is no folder {file.absolute().parent}; make it first")
     try:
         components = settings.load_components(arguments.weights)
+        defaults = replace(components.defaults, **_settings(arguments.input, components.defaults))
+        components = replace(components, defaults=defaults)
         fetch(arguments.workdir / "icons")
     except (InputError, WeightsError, SettingError, OSError, subprocess.CalledProcessError) as error:
         parser.error(str(error))
@@ -143,9 +148,8 @@ def main(argv: Sequence[str]) -> int:
     images = draw(components, [task.prompt for task in tasks], arguments.seed)
     seen = iter(judge([image for image in images if image is not None]))
     verdicts = [None if image is None else next(seen) for image in images]
-    defaults = components.defaults
     result = report(tasks, verdicts) | {"judge": judge.accuracy, "model": components.name, "seed": arguments.seed}
-    result |= {"settings": [defaults.scheduler, defaults.num_inference_steps, defaults.guidance_scale]}
+    result |= {"settings": {name: getattr(defaults, name) for name in SETTINGS}}
     print(table(tasks, result))
     sheets = {arguments.sheet: sheet(tasks, images, verdicts)} if arguments.sheet else {}
     if arguments.claims or arguments.columns:
@@ -189,6 +193,17 @@ def _claims(
     return result | claims.table(answers, asked, pairs, judge) | {"claims_sheet": prompts}, picture
 
 
+def _settings(pairs: Sequence[str], defaults: Defaults) -> dict[str, object]:
+    """What `-i` asks for. Raises `InputError` for what is no setting of a model's, or out of range."""
+    values = parse_inputs(pairs)
+    for name in values:
+        if name not in SETTINGS:
+            raise InputError("-i", f"{name} is no setting of the evaluation; they are {', '.join(SETTINGS)}")
+    request = Request("settings", **values)
+    request.resolve(defaults)
+    return {name: getattr(request, name) for name in values}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jsd eval", description="Measure how good a model's pictures are.")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="default: the one that serving would use")
@@ -198,6 +213,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE.png",
         help="write a grid of pictures, wrong ones framed, and FILE-claims.png",
+    )
+    parser.add_argument(
+        "-i",
+        dest="input",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting in place of the model's",
     )
     parser.add_argument("--prompts", type=_count, default=600, help="pairs, a third of them held out (default: 600)")
     parser.add_argument("--aliases", type=_count, default=150, help="prompts in other spellings (default: 150)")

@@ -1,0 +1,40 @@
+"""The peer of `script/bench`: the predictor most people would write around stock diffusers, one request at a time."""
+
+import os
+import tempfile
+from pathlib import Path as LocalPath
+
+import torch
+from cog import BasePredictor, Input, Path
+from diffusers import DDIMScheduler, LMSDiscreteScheduler, StableDiffusionPipeline
+
+
+class Predictor(BasePredictor):
+    def setup(self) -> None:
+        """Load the model in JSD_WEIGHTS."""
+        self.pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.samplers = {
+            name: scheduler.from_config(self.pipeline.scheduler.config)
+            for name, scheduler in (("DDIM", DDIMScheduler), ("K_LMS", LMSDiscreteScheduler))
+        }
+        self.folder = LocalPath(tempfile.mkdtemp(prefix="peer-"))
+
+    def predict(
+        self,
+        prompt: str = Input(description="What the picture shows."),
+        num_inference_steps: int = Input(default=50, ge=1, le=500),
+        guidance_scale: float = Input(default=7.5, ge=1, le=20),
+        scheduler: str = Input(default="K_LMS", choices=["DDIM", "K_LMS"]),
+        seed: int = Input(default=0, ge=0),
+    ) -> Path:
+        """Draw the prompt."""
+        self.pipeline.scheduler = self.samplers[scheduler]
+        image = self.pipeline(
+            prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+        ).images[0]
+        image.save(self.folder / "out.png")
+        return Path(self.folder / "out.png")
