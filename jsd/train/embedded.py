@@ -38,9 +38,9 @@ MAX_LENGTH = 32
 DEFAULTS = {
     "width": 256,
     "height": 256,
-    "num_inference_steps": 12,
+    "num_inference_steps": 8,
     "guidance_scale": 2.0,
-    "scheduler": "DDIM",
+    "scheduler": "UNI_PC",  # these three by docs/sampling.md
 }
 # (plan, batch size) for the decoder up to 32, 64, 128 and 256 pixels.
 DECODER = [
