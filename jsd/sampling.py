@@ -19,10 +19,12 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from jsd import images, safety, watermark
+from jsd.memory import give_back_freed_memory
 from jsd.request import NaNError, NSFWError, Progress, Request, Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
 from jsd.weights import Components
 
+LARGE_PIXELS = 512 * 512  # of a picture whose decoding takes about a gigabyte
 BLACK_WHITE = ((0, 0), (255, 255), (0, 255))  # the extremes of a mask that has been fitted
 
 
@@ -351,6 +353,8 @@ def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
         raise NaNError(
             "the latents became NaN or infinite; try another scheduler, more steps or a lower guidance_scale"
         )
+    if x_0.device.type == "cpu" and x_0[0, 0].numel() * components.defaults.cell**2 >= LARGE_PIXELS:
+        give_back_freed_memory()
     z = x_0 / components.vae.config.scaling_factor
     pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0].float()
     if not pixels.isfinite().all() and components.dtype == torch.float16:

@@ -1,0 +1,32 @@
+"""What becomes of memory that is freed on a CPU, where glibc decides: both ways are of use, each at its place."""
+
+import ctypes
+
+# malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE = 1 << 30  # bytes
+
+
+def keep_freed_memory() -> bool:
+    """Keep it for the next step, for as long as the process lives. False where there is no glibc.
+
+    Else every large block goes back to the system at once, and each step of training faults in all its pages again:
+    kept, a step on a CPU is a quarter faster (`script/bench-train`: 185 against 247 ms at 256 pixels).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(option, LARGE) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+
+
+def give_back_freed_memory() -> bool:
+    """Return what is free now to the system, for blocks of another size to come. False where there is no glibc.
+
+    What the UNet has left is no use to the VAE: at full size on a CPU the process peaks 8% lower for it.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
+    return True
