@@ -8,7 +8,7 @@
 | JSD_LORA | none | a .safetensors adapter for the UNet (`python -m jsd train lora`) |
 | JSD_SAFETY_CHECKER | on | on, off |
 | JSD_MAX_BATCH | 16 on a CPU, what fits on a GPU | UNet rows a call, 1 or more; an image with guidance is two |
-| JSD_COMPILE | off | on, off: torch.compile of the UNet's blocks; minutes at the start, for a GPU |
+| JSD_COMPILE | off | on (1), off (0): torch.compile of the UNet's blocks; minutes at the start, for a GPU |
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load_components(folder: str | Path | Verification | None = None) -> Componen
     """
     dtype = _choice("JSD_DTYPE", None, DTYPES)  # all told before the seconds that loading takes
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
-    compiled = _choice("JSD_COMPILE", "off", ("on", "off")) == "on"
+    compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
     lora = os.environ.get("JSD_LORA") or None
     max_batch_rows()
     if not isinstance(folder, Verification):

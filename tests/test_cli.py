@@ -1,9 +1,10 @@
 """The command line: inputs as for `cog predict`, files whole or not at all, errors with exit code 2."""
 
 import pytest
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from jsd import cli, images, watermark, weights
+from jsd import cli, images, settings, watermark, weights
 
 
 @pytest.fixture
@@ -93,6 +94,8 @@ def test_bad_input_is_told_and_nothing_is_written(run, tmp_path, arguments, told
         ("JSD_DTYPE", "int8", "JSD_DTYPE: 'int8' was given; allowed are fp16, bf16, fp32"),
         ("JSD_SAFETY_CHECKER", "no", "JSD_SAFETY_CHECKER: 'no' was given; allowed are on, off"),
         ("JSD_MAX_BATCH", "many", "JSD_MAX_BATCH: 'many' was given; a number of UNet rows, 1 or more, is wanted"),
+        ("JSD_MAX_BATCH", "9" * 5000, "JSD_MAX_BATCH: '9999"),
+        ("JSD_COMPILE", "yes", "JSD_COMPILE: 'yes' was given; allowed are on, 1, off, 0"),
     ],
 )
 def test_bad_settings_are_told(run, monkeypatch, name, value, told):
@@ -100,6 +103,18 @@ def test_bad_settings_are_told(run, monkeypatch, name, value, told):
     code, _, error = run("generate", "-p", "猫")
     assert code == 2
     assert told in error
+
+
+@pytest.mark.parametrize(("value", "compiled"), [("1", True), ("on", True), ("0", False), ("", False)])
+def test_the_unets_blocks_are_compiled_if_that_is_wanted(monkeypatch, tiny_folder, capsys, value, compiled):
+    """That they are, and that the UNet is called before anybody waits; compiling itself takes too long here."""
+    asked = []
+    monkeypatch.setattr(UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **how: asked.append(how))
+    monkeypatch.setenv("JSD_COMPILE", value)
+    components = settings.load_components(tiny_folder)
+    assert asked == ([{"dynamic": True}] if compiled else [])
+    assert capsys.readouterr().out.rstrip().endswith(", compiled") == compiled
+    assert components.name == "tiny"
 
 
 def test_the_log_says_which_weights_and_whether_they_are_checked(run, monkeypatch, tiny_folder):
