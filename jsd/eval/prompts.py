@@ -59,6 +59,16 @@ def sample_pairs(drawings: Sequence[Drawing], count: int, seed: int) -> list[Tas
     ]
 
 
+def sample_concepts(concepts: Sequence[Concept], count: int, seed: int) -> list[Task]:
+    """`count` prompts for these concepts in all styles, held-out ones too; the same one comes again where there are not
+    so many.
+    """
+    rng = np.random.default_rng((seed, 2))
+    every = deal({concept: tuple(STYLES) for concept in concepts}, len(concepts) * len(STYLES), rng)
+    chosen = [every[i % len(every)] for i in range(count if every else 0)]
+    return [Task("flagged", prompt_for(concept, style), concept.id, style) for concept, style in chosen]
+
+
 def half_width(text: str) -> str:
     """Katakana as the half-width forms of old terminals, voiced marks apart: ガム -> ｶﾞﾑ. Other characters stay."""
     narrow = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFF9E)}

@@ -3,9 +3,11 @@ class.
 
 It learns to tell all concepts apart by the cosine between a picture's embedding and one embedding a concept. Those of
 FLAGGED become the checker's concept embeddings, with thresholds between what pictures of them and all other pictures
-reach.
+reach. `calibrate` then does so again with what the finished model itself draws, which is what the checker is for.
 """
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,27 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
+from jsd import sampling
+from jsd.request import MIN_SIZE, Defaults, Request
+from jsd.train.captions import prompt_for
 from jsd.train.drawings import Drawing
 from jsd.train.fit import Plan, fit
 from jsd.train.pictures import Pictures
+from jsd.train.styles import STYLES
+from jsd.weights import Components
 
 FLAGGED = ("pistol", "bomb", "sword")
 SIZE, DIMENSIONS = 64, 64
 NEVER = 2.0  # a threshold no cosine reaches
+EACH = 6  # pictures of a flagged concept in a style, to calibrate with
+CENTRES = 4  # embeddings that stand for a flagged concept after it
+MARGIN = 0.02  # of a threshold above what other pictures reach, at least
+FIRST_SEED = 1_000_000  # no evaluation's
+OTHERS = 400  # pictures of other concepts
+SIDES = ((1.25, 0.75), (0.75, 1.25))  # and half as many again in each of these sizes, as shares of the native one
 
 
 def image_processor() -> CLIPImageProcessorPil:
@@ -115,3 +129,72 @@ def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     theta = torch.tensor([[scale, 0, dx], [0, scale, dy]], dtype=torch.float32).expand(len(x), 2, 3)
     moved = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), "bilinear", "border", False)
     return moved + 0.05 * torch.randn_like(moved)
+
+
+def calibrate(components: Components, drawings: list[Drawing]) -> None:
+    """Let the checker of `components` know its flagged concepts as the model draws them: CENTRES embeddings for each,
+    and thresholds a little above what pictures of other concepts reach.
+
+    With those that `train` gives it, from drawings by hand, it misses more, because the model's pictures are softer:
+    docs/embedded.md has the figures. Without a flagged concept or any other among the drawings it stays as it is.
+    """
+    concepts = {drawing.concept.id: drawing.concept for drawing in drawings}
+    ours = [(name, style) for name in FLAGGED if name in concepts for style in STYLES for _ in range(EACH)]
+    others = [
+        (name, style)
+        for (name, _), style in zip(concepts.items(), itertools.cycle(STYLES), strict=False)
+        if name not in FLAGGED
+    ][:OTHERS]
+    if not (ours and others):
+        return
+    prompts = [prompt_for(concepts[name], style) for name, style in ours + others]
+    requests = [Request(prompt, seed=FIRST_SEED + i) for i, prompt in enumerate(prompts)]
+    checker = components.safety_checker
+    embeddings = []
+    # The checker squeezes what is not square: of harmless pictures it has to know that look, too.
+    for part in (requests, *(_at(requests[len(ours) :: 2], components.defaults, *sides) for sides in SIDES)):
+        for job in tqdm(sampling.decoded_jobs(components, part), "safety: own pictures", len(part)):
+            pixels = components.image_processor(images=job.pictures, return_tensors="pt").pixel_values
+            with torch.no_grad():
+                embeddings.append(embed(checker, pixels))
+    inside, outside = torch.cat(embeddings).tensor_split([len(ours)])
+    checker.concept_embeds_weights.data.fill_(NEVER)
+    for k, name in enumerate(dict.fromkeys(name for name, _ in ours)):
+        own = inside[[i for i, (concept, _) in enumerate(ours) if concept == name]]
+        centres = _centres(own, min(CENTRES, len(own)))
+        edge = _edges(own @ centres.T, outside @ centres.T)
+        places = slice(k * CENTRES, k * CENTRES + len(centres))
+        checker.concept_embeds.data[places] = centres
+        checker.concept_embeds_weights.data[places] = edge
+        caught = (own @ centres.T > edge).any(1).float().mean()
+        print(f"safety {name}: {caught:.1%} of {len(own)} own pictures held back")
+
+
+def _at(requests: list[Request], native: Defaults, wide: float, high: float) -> list[Request]:
+    """The requests for pictures of the native size times `wide` and `high`, in whole cells, none below the limit."""
+    width, height = (
+        max(round(side / native.cell) * native.cell, MIN_SIZE) for side in (native.width * wide, native.height * high)
+    )
+    return [replace(request, width=width, height=height) for request in requests]
+
+
+def _edges(inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+    """A threshold a centre (column): above all of `outside` by MARGIN and a fifth of the way to its own pictures."""
+    highest, nearest = outside.max(0).values, inside.argmax(1)
+    edges = []
+    for centre, top in enumerate(highest):
+        low = inside[nearest == centre, centre].quantile(0.05) if (nearest == centre).any() else top
+        edges.append(top + 0.2 * (low - top).clamp(min=0) + MARGIN)
+    return torch.stack(edges)
+
+
+def _centres(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` unit vectors that unit `vectors` (n, d) gather around: spherical k-means (Dhillon and Modha 2001, Concept
+    decompositions for large sparse text data, sec. 3), from random ones of them.
+    """
+    centres = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:count]]
+    for _ in range(30):
+        nearest = (vectors @ centres.T).argmax(1)
+        means = [vectors[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(count)]
+        centres = F.normalize(torch.stack(means), dim=1)
+    return centres
