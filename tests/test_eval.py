@@ -143,7 +143,7 @@ def test_a_spelling_of_two_concepts_is_not_asked(drawings: list[Drawing]) -> Non
 def test_pictures_are_those_of_generate_and_a_flagged_one_is_none(
     components: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [f"猫 {i}" for i in range(quality.BATCH + 2)]
+    words = [f"猫 {i}" for i in range(10)]
     images = quality.draw(components, words, seed=7)
     alone = sampling.generate(components, Request(words[9], seed=7 + 9)).images[0]
     assert len(images) == len(words)
@@ -202,6 +202,8 @@ def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     assert json.loads(lines[-1]) == result
     assert result["judge"] == {"top1": 0.98, "style": 0.97}
     assert result["prompts"] == 18
+    assert result["safety"] == {"recall": None, "weapons": 0, "false_alarms": 0.0, "others": 22}
+    assert "safety checker: holds back - of 0 weapons, 0.0% of 22 others" in lines
     assert (result["settings"]["num_inference_steps"], result["settings"]["guidance_interval"]) == (2, [0.1, 1.0])
     assert all(0 <= share <= 1 for share in (*result["top1"].values(), result["style"], result["aliases"]))
     assert any(line.split() == ["the", "judge,", "unseen", "98.0%", "97.0%"] for line in lines)

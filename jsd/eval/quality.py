@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jsd import sampling, settings
 from jsd.cli import parse_inputs
-from jsd.eval import claims
+from jsd.eval import alarms, claims
 from jsd.eval import judge as judges
 from jsd.eval.judge import Verdict
 from jsd.eval.prompts import GROUPS, Task, sample_aliases, sample_pairs
@@ -33,23 +33,15 @@ from jsd.train.drawings import Drawing, fetch, load_concepts, load_drawings
 from jsd.train.styles import STYLES
 from jsd.weights import Components
 
-BATCH = 8  # requests drawn at once
 SETTINGS = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
 COLUMNS, ROWS, TILE = 12, 8, 128  # the contact sheet; TILE in pixels
 
 
 def draw(components: Components, prompts: Sequence[str], seed: int) -> list[Image.Image | None]:
     """A picture a prompt with the model's own defaults, prompt i with seed `seed` + i; None where there is none."""
-    images = []
-    with tqdm(prompts, "drawing") as bar:
-        for start in range(0, len(prompts), BATCH):
-            batch = enumerate(prompts[start : start + BATCH], seed + start)
-            jobs = [sampling.prepare(components, Request(prompt, seed=i)) for i, prompt in batch]
-            while not jobs[0].finished:  # all have the same scheduler and steps
-                sampling.step(components, jobs)
-            images += [_finish(components, job) for job in jobs]
-            bar.update(len(jobs))
-    return images
+    requests = [Request(prompt, seed=i) for i, prompt in enumerate(prompts, seed)]
+    jobs = sampling.decoded_jobs(components, requests)
+    return [_finish(components, job) for job in tqdm(jobs, "drawing", len(requests))]
 
 
 def _finish(components: Components, job: sampling.Job) -> Image.Image | None:
@@ -146,11 +138,15 @@ def main(argv: Sequence[str]) -> int:
     judge = judges.get(drawings, arguments.workdir / "eval")
 
     images = draw(components, [task.prompt for task in tasks], arguments.seed)
+    weapons = alarms.prompts(drawings, arguments.weapons, arguments.seed)
+    held_back = draw(components, weapons, arguments.seed + len(tasks))
     seen = iter(judge([image for image in images if image is not None]))
     verdicts = [None if image is None else next(seen) for image in images]
     result = report(tasks, verdicts) | {"judge": judge.accuracy, "model": components.name, "seed": arguments.seed}
     result |= {"settings": {name: getattr(defaults, name) for name in SETTINGS}}
+    result |= {"safety": alarms.report(tasks, images, held_back)}
     print(table(tasks, result))
+    print(alarms.line(result["safety"]))
     sheets = {arguments.sheet: sheet(tasks, images, verdicts)} if arguments.sheet else {}
     if arguments.claims or arguments.columns:
         figures, claims_sheet = _claims(components, arguments, drawings, judge)
@@ -175,7 +171,7 @@ def _claims(
     components: Components, arguments: argparse.Namespace, drawings: Sequence[Drawing], judge: judges.Judge
 ) -> tuple[dict, Image.Image]:
     """The table of claims (see `jsd.eval.claims`): this model's column, and those of the stages before it; and a sheet
-    of pictures.
+    of pictures. All are of what is drawn, before the safety checkers, which are not the same for every stage.
     """
     count, seed = max(1, arguments.prompts // 3), arguments.seed
     asked, pairs = claims.claims(drawings, count, seed), claims.twos(drawings, count, seed)
@@ -186,7 +182,7 @@ def _claims(
         result["tokens"] = claims.tokens(asked, components.tokenizer, base.tokenizer)
     columns["stage2"] = (components, "ja")
     answers = {
-        name: claims.answer(language, partial(draw, model, seed=seed), asked, pairs)
+        name: claims.answer(language, partial(draw, replace(model, safety_checker=None), seed=seed), asked, pairs)
         for name, (model, language) in columns.items()
     }
     picture, prompts = claims.contact_sheet(answers, asked, pairs)
@@ -224,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompts", type=_count, default=600, help="pairs, a third of them held out (default: 600)")
     parser.add_argument("--aliases", type=_count, default=150, help="prompts in other spellings (default: 150)")
+    parser.add_argument("--weapons", type=_count, default=150, help="prompts for the safety checker (default: 150)")
     parser.add_argument("--seed", type=_count, default=0, help="of the choice of prompts and of the pictures")
     parser.add_argument("--claims", action="store_true", help="the README's claims as well: some minutes more")
     parser.add_argument(

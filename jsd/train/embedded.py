@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import CLIPTextModel
 
-from jsd import images
+from jsd import images, weights
 from jsd.folder import check_target
 from jsd.tokenizer import Tokenizer
 from jsd.train import autoencoder, pictures, safety_checker, text_to_image
@@ -52,13 +52,28 @@ DECODER = [
 ENCODER = Plan(1200, 2e-3, warmup=50, seed=6, ema=0.99)
 SAFETY = Plan(2500, 2e-3, warmup=100, seed=9, ema=0.99)
 TEXT = Plan(2000, 1.5e-3, seed=7)
-STAGES = {
-    "base": Plan(8000, 1.5e-3, seed=8, ema=0.999, save_every=500),
-    "stage1": Plan(4000, 1.5e-3, seed=10, ema=0.998, save_every=500),
-    "stage2": Plan(5000, 5e-4, seed=11, ema=0.999, save_every=500),
-}
 BATCH = 64
-TWO = 0.12  # how much of the training two things in one picture are
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a stage is trained: `two` is the share of pictures of two things; timesteps, as a share of the last, are a
+    uniform number from 0 to 1 to the power of `noisy`, from the first step's to the last's: 1 is all alike, less more
+    of the noisy ones.
+    """
+
+    plan: Plan
+    two: float
+    noisy: tuple[float, float]
+
+
+# A UNet that can't read yet learns to on noisy steps, where only the caption tells what the picture shows. Stage 2 has
+# one that can, and wants more of the steps with little noise, which decide how clean a ground is.
+STAGES = {
+    "base": Course(Plan(8000, 1.5e-3, seed=8, ema=0.999, save_every=500), two=0.25, noisy=(0.2, 0.8)),
+    "stage1": Course(Plan(2500, 1.5e-3, seed=10, ema=0.998, save_every=500), two=0.25, noisy=(0.2, 0.8)),
+    "stage2": Course(Plan(11000, 1e-3, seed=11, ema=0.999, save_every=500), two=0.15, noisy=(0.5, 1.0)),
+}
 PREVIEW = {
     ENGLISH: "cat, oil painting|salaryman, oil painting|mount fuji on a blue background|tengu, watercolour|tokyo tower|"
     "torii|cherry blossom|carp streamer|sushi|ramen|bullet train, pixel art|dog and cat",
@@ -78,9 +93,9 @@ def tokenizer_texts(drawings: list[Drawing], language: Language, count: int = 60
     return [caption((drawings[i],), styles[rng.integers(len(styles))], rng, language, EDGE) for i in chosen] + names
 
 
-def picture_weights(drawings: list[Drawing], index: pictures.Pictures) -> np.ndarray:
+def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_two: float) -> np.ndarray:
     """How often each picture is drawn: every concept alike but for the square root of its drawings, plain ones
-    2.5 times; all those of two things together TWO.
+    2.5 times; all those of two things together `share_of_two`.
     """
     count: dict[str, int] = {}
     for drawing in drawings:
@@ -88,7 +103,7 @@ def picture_weights(drawings: list[Drawing], index: pictures.Pictures) -> np.nda
     weights = np.array([count[drawings[shown[0]].concept.id] ** -0.5 for shown in index.drawings])
     weights *= np.where(np.array(index.style) == "plain", 2.5, 1.0)
     two = np.array([len(shown) == 2 for shown in index.drawings])
-    for part, share in ((two, TWO), (~two, 1 - TWO)):
+    for part, share in ((two, share_of_two), (~two, 1 - share_of_two)):
         weights[part] *= share / max(weights[part].sum(), 1e-9)
     return weights / weights.sum()
 
@@ -157,19 +172,23 @@ class Studio:
     latents: autoencoder.LinearLatents
     encoded: torch.Tensor
 
-    def data(self, language: Language) -> text_to_image.Batches:
-        """The pictures with captions in a language, and its tokenizer, which is trained if it is not there."""
+    def data(self, language: Language, share_of_two: float) -> text_to_image.Batches:
+        """The pictures with captions in a language."""
+        return text_to_image.Batches(
+            self.encoded,
+            picture_weights(self.drawings, self.index, share_of_two),
+            partial(self._caption, language),
+            self.tokenizer(language),
+        )
+
+    def tokenizer(self, language: Language) -> Tokenizer:
+        """A language's tokenizer, trained first if it is not there."""
         folder = self.tokenizer_folder(language)
         if not (folder / "spiece.model").exists():
             texts = tokenizer_texts(self.drawings, language)
             # The base's reads bytes where it has no piece, as CLIP's does: so Japanese is not silently nothing to it.
             train_tokenizer(texts, folder, 4000, MAX_LENGTH, byte_fallback=language is ENGLISH)
-        return text_to_image.Batches(
-            self.encoded,
-            picture_weights(self.drawings, self.index),
-            partial(self._caption, language),
-            Tokenizer.from_folder(folder),
-        )
+        return Tokenizer.from_folder(folder)
 
     def tokenizer_folder(self, language: Language) -> Path:
         return self.work / f"tokenizer-{language.code}"
@@ -183,14 +202,15 @@ def run_stage(
     name: str, studio: Studio, language: Language, text_encoder: CLIPTextModel, unet: UNet2DConditionModel
 ) -> None:
     """Train one of STAGES on captions in `language`, with a preview and the curve drawn at every checkpoint."""
-    plan, data = STAGES[name], studio.data(language)
+    course = STAGES[name]
+    plan, data = course.plan, studio.data(language, course.two)
     scheduler = DDPMScheduler(**text_to_image.NOISE_SCHEDULE)
     last = scheduler.config.num_train_timesteps
     unet.set_attn_processor(AttnProcessor())  # on 4 x 4 positions plain attention trains faster than the fused kernel
 
     def timestep(t: torch.Tensor, step: int) -> torch.Tensor:
-        """At first mostly noisy steps: only there the UNet has to read what the picture shows. At last nearly all."""
-        return (last * (t / last) ** (0.2 + 0.6 * step / plan.steps)).long()
+        first, final = course.noisy
+        return (last * (t / last) ** (first + (final - first) * step / plan.steps)).long()
 
     def show(step: int) -> None:
         file = studio.work / f"{name}-preview-{step:06d}.png"
@@ -217,7 +237,7 @@ def run_stage(
 
 def about(count: int, *stages: str) -> dict:
     """What the manifest says of the training, the data and their licences."""
-    steps = ", ".join(f"{name} {STAGES[name].steps}" for name in stages)
+    steps = ", ".join(f"{name} {STAGES[name].plan.steps}" for name in stages)
     return {
         "training": f"script/train-embedded: {count} pictures; steps of {BATCH}: {steps}; v-prediction",
         "data": {name: f"{package} {version}: {licence}" for name, (package, version, licence) in ICON_SETS.items()},
@@ -260,15 +280,21 @@ def main(argv: list[str] | None = None) -> None:
         }
         parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae, "safety_checker": checker}
         name = "jsd-embedded" if stages[-1] == "stage2" else f"jsd-embedded-{stages[-1]}"
-        export(folder, parts, copied, name, DEFAULTS, about(len(index.images), *stages))
+        manifest = (name, DEFAULTS, about(len(index.images), *stages))
+        if stages[-1] == "stage2":
+            export(work / "uncalibrated", parts, copied, *manifest)
+            components = weights.load(work / "uncalibrated")
+            safety_checker.calibrate(components, drawings)
+            parts["safety_checker"] = components.safety_checker
+        export(folder, parts, copied, *manifest)
         print(f"wrote {folder}")
 
     torch.manual_seed(0)
     unet = text_to_image.make_unet()
     english, japanese = (
-        text_to_image.make_text_encoder(studio.data(language).tokenizer) for language in (ENGLISH, JAPANESE)
+        text_to_image.make_text_encoder(studio.tokenizer(language)) for language in (ENGLISH, JAPANESE)
     )
-    text_to_image.pretrain_text(english, studio.data(ENGLISH), TEXT, work, accelerator)
+    text_to_image.pretrain_text(english, studio.data(ENGLISH, STAGES["base"].two), TEXT, work, accelerator)
     run_stage("base", studio, ENGLISH, english, unet)
     if args.columns:
         write(args.columns / "base", english, ENGLISH, "base")

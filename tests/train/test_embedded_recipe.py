@@ -11,6 +11,7 @@ from jsd.request import Request
 from jsd.train import embedded
 from jsd.train.drawings import Concept, Drawing
 from jsd.train.fit import Plan
+from jsd.train.pictures import Pictures
 from jsd.train.safety_checker import FLAGGED
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" cy="4" r="3" fill="{}"/></svg>'
@@ -30,7 +31,9 @@ def short_recipe(monkeypatch):
     monkeypatch.setattr(embedded, "tokenizer_texts", partial(embedded.tokenizer_texts, count=500))
     for name in ("TEXT", "ENCODER", "SAFETY"):
         monkeypatch.setattr(embedded, name, Plan(1, 1e-3))
-    monkeypatch.setattr(embedded, "STAGES", dict.fromkeys(embedded.STAGES, Plan(1, 1e-3)))
+    monkeypatch.setattr(
+        embedded, "STAGES", dict.fromkeys(embedded.STAGES, embedded.Course(Plan(1, 1e-3), 0.2, (0.5, 1.0)))
+    )
     monkeypatch.setattr(embedded, "DECODER", [(Plan(1, 1e-3), 2)] * 4)
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -59,3 +62,13 @@ def test_a_folder_that_is_no_model_is_not_replaced(short_recipe, tmp_path):
     with pytest.raises(FileExistsError, match="no model folder"):
         embedded.main(["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path)])
     assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("share", [0.15, 0.25])
+def test_two_things_have_their_share_of_the_pictures(short_recipe, share):
+    drawings = embedded.load_drawings(None)
+    index = Pictures(None, [(0,), (1,), (2,), (0, 1), (1, 2)], ["plain", "oil", "plain", "plain", "oil"])
+    weights = embedded.picture_weights(drawings, index, share)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[3:].sum() == pytest.approx(share)
+    assert weights[0] == pytest.approx(2.5 * weights[1])
