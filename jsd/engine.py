@@ -19,53 +19,20 @@ from __future__ import annotations
 import math
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 
 from jsd import capacity, sampling
-from jsd.request import MemoryShortError, Progress, QueueFullError, Request, Result
+from jsd.recovery import in_halves, is_lost, released
+from jsd.request import EngineLostError, Progress, QueueFullError, Request, Result
 from jsd.sampling import Job
+from jsd.source import fitted
 from jsd.weights import Components
-
-T = TypeVar("T")
-
-
-def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
-    """`call(count)`; while that does not fit the memory, again with half as many, down to one. Its result, and the
-    count that did fit.
-
-    Raises `MemoryShortError` when one alone does not fit.
-    """
-    while True:
-        try:
-            return call(count), count
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # On a CPU torch has no error of its own for it.
-            known = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
-            if not known:
-                raise
-            if count == 1:
-                raise MemoryShortError(
-                    "out of memory even for one picture at a time; take a smaller width and height, or fewer users"
-                ) from error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        count //= 2
-
-
-def released(error: Exception) -> Exception:
-    """The error without the tensors that the frames of its traceback hold: others need the memory."""
-    chained: BaseException | None = error
-    while chained is not None:
-        traceback.clear_frames(chained.__traceback__)
-        chained = chained.__cause__ or chained.__context__
-    return error
 
 
 @dataclass(eq=False)
@@ -101,9 +68,11 @@ class Engine:
         max_batch_rows: int | None = None,
         max_queue: int = 64,
         decode_batch: int | None = None,
+        on_lost: Callable[[Exception], None] = lambda error: None,
     ):
         """`components`, or what loads them; then whatever that raises is raised here. `max_batch_rows` and
-        `decode_batch` are what suits the device unless given (see `jsd.capacity`).
+        `decode_batch` are what suits the device unless given (see `jsd.capacity`). `on_lost` is called when nothing
+        can be drawn any more, on the engine's thread, as its last act.
         """
         if min(limit for limit in (max_batch_rows, max_queue, decode_batch) if limit is not None) < 1:
             raise ValueError(
@@ -113,6 +82,8 @@ class Engine:
         self.max_batch_rows = max_batch_rows
         self.max_queue = max_queue
         self.decode_batch = decode_batch
+        self.lost: Exception | None = None  # why nothing can be drawn any more
+        self._on_lost = on_lost
         self._wake = threading.Condition()  # guards the two below
         self._waiting: deque[Ticket] = deque()
         self._closed = False
@@ -128,12 +99,14 @@ class Engine:
     def submit(self, request: Request, progress: Progress | None = None) -> Future[Result]:
         """Queue a request. `progress(done, total)` is called on the engine's thread after each of its UNet calls.
 
-        Raises `InputError` for what the model can't draw, `QueueFullError`, and RuntimeError after `close`. The
-        future raises what `sampling.generate` raises.
+        Raises `InputError` for what the model can't draw, `QueueFullError`, `EngineLostError`, and RuntimeError after
+        `close`. The future raises what `sampling.generate` raises, `MemoryShortError`, and `EngineLostError`.
         """
         # On the caller's thread: fitting a large picture must not hold up the others.
-        ticket = Ticket(sampling.fitted(request.resolve(self.components.defaults)), progress)
+        ticket = Ticket(fitted(request.resolve(self.components.defaults)), progress)
         with self._wake:
+            if self.lost:
+                raise self._lost_error()
             if self._closed:
                 raise RuntimeError("the engine is closed; make a new one")
             self._drop_cancelled_waiting()
@@ -172,16 +145,29 @@ class Engine:
                     self._tick(self._next_group())
                 if self._decoding:
                     self._decode()
-        finally:  # closed, or a defect of the loop itself: nobody may be left waiting
-            with self._wake:
-                self._closed = True
-                left = [*self._active, *self._decoding, *self._waiting]
-            for ticket in left:
+        except Exception as error:  # noqa: BLE001 - a defect of the loop itself
+            self.lost = released(error)
+        with self._wake:
+            self._closed = True
+            left = [*self._active, *self._decoding, *self._waiting]
+        for ticket in left:  # nobody may be left waiting
+            if self.lost:
+                ticket.settle(error=self._lost_error())
+            else:
                 ticket.future.cancel()
                 ticket.settle()
+        if self.lost:
+            self._on_lost(self.lost)
+
+    def _lost_error(self) -> EngineLostError:
+        return EngineLostError(f"nothing can be drawn any more ({self.lost}); the server has to be started again")
 
     def _admit(self) -> bool:
-        """Let cancelled jobs go and new ones in, sleeping while there are none. False when the engine closes."""
+        """Let cancelled jobs go and new ones in, sleeping while there are none. False when there is nothing to do any
+        more: the engine closes, or is lost.
+        """
+        if self.lost:
+            return False
         for ticket in [t for t in [*self._active, *self._decoding] if t.future.cancelled()]:
             self._end(ticket)
         with self._wake:
@@ -299,7 +285,10 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as above
             ticket.settle(error=error)
 
-    def _end(self, ticket: Ticket, error: BaseException | None = None) -> None:
+    def _end(self, ticket: Ticket, error: Exception | None = None) -> None:
+        if error and is_lost(error):
+            self.lost = error
+            error = self._lost_error()
         for tickets in (self._active, self._decoding):
             if ticket in tickets:
                 tickets.remove(ticket)

@@ -9,32 +9,19 @@ inpainting blends after each step; the denoising is the same. Tensors bear the p
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from diffusers import SchedulerMixin
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from jsd import images, safety, watermark
-from jsd.memory import give_back_freed_memory
-from jsd.request import NaNError, NSFWError, Progress, Request, Result
+from jsd import safety, watermark
+from jsd.latents import decode, draw_noise
+from jsd.request import NSFWError, Progress, Request, Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
+from jsd.source import Source, blend, depart, fitted, make_source, put_back
 from jsd.weights import Components
-
-LARGE_PIXELS = 512 * 512  # of a picture whose decoding takes about a gigabyte
-BLACK_WHITE = ((0, 0), (255, 255), (0, 255))  # the extremes of a mask that has been fitted
-
-
-@dataclass
-class Source:
-    """The picture a job starts from. `mask` is 1 where it is repainted, (1, 1, h, w); None: everywhere."""
-
-    z: torch.Tensor  # (n, c, h, w), its latents
-    noise: torch.Tensor  # (n, c, h, w)
-    mask: torch.Tensor | None
 
 
 @dataclass
@@ -122,10 +109,10 @@ def prepare(components: Components, request: Request) -> Job:
     generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_outputs)]
     if request.image is None:
         source, timesteps = None, scheduler.timesteps
-        x_t = _noise(components, request, generators) * scheduler.init_noise_sigma
+        x_t = draw_noise(components, request, generators) * scheduler.init_noise_sigma
     else:
         source = make_source(components, request, generators)
-        timesteps, x_t = _depart(scheduler, source, request)
+        timesteps, x_t = depart(scheduler, source, request)
     job = Job(
         request=request,
         scheduler=scheduler,
@@ -141,69 +128,15 @@ def prepare(components: Components, request: Request) -> Job:
     return job
 
 
-def _noise(components: Components, request: Request, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Fresh noise in the shape of the request's latents, (n, c, h, w), on the CPU."""
-    cell = components.defaults.cell
-    shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
-    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-
-
-@torch.inference_mode()
-def make_source(components: Components, request: Request, generators: Sequence[torch.Generator]) -> Source:
-    """The latents of a fitted request's image and mask, and the noise that will cover them.
-
-    From each generator first what the posterior is sampled with, then the noise: as stock diffusers draws them.
-    """
-    posterior = encode(components, request.image)
-    z = posterior.mean.cpu() + posterior.std.cpu() * _noise(components, request, generators)
-    mask = None
-    if request.mask is not None:
-        # A cell that is white anywhere is repainted whole; `finish` puts back the pixels that are not.
-        white = torch.from_numpy(np.array(request.mask)).float()[None, None] / 255
-        mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device)
-    z = (z * components.vae.config.scaling_factor).to(components.device)
-    return Source(z, _noise(components, request, generators).to(components.device), mask)
-
-
-def fitted(request: Request) -> Request:
-    """A resolved request with its image and mask as they are used: RGB, and black or white, both of its size.
-
-    Needs no model and may take a second for a large picture: to be called before a request joins others.
-    """
-    size = (request.width, request.height)
-    image, mask = request.image, request.mask
-    if mask is not None and (mask.mode != "L" or mask.size != size or mask.getextrema() not in BLACK_WHITE):
-        mask = images.fit(mask.convert("L").resize(image.size, Image.Resampling.NEAREST), size)
-        mask = mask.point(lambda value: 255 * (value >= 128))
-    if image is not None and (image.mode != "RGB" or image.size != size):
-        image = images.fit(images.to_rgb(image), size)
-    return replace(request, image=image, mask=mask)
-
-
-def _depart(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """The timesteps left when the first (1 - prompt_strength) of them are skipped, one at least unless it is 0, and the
-    latents to begin with (SDEdit, Meng et al. 2022, arXiv 2108.01073, sec. 3).
-    """
-    taken = int(request.num_inference_steps * request.prompt_strength)
-    taken = max(taken, 1) if request.prompt_strength > 0 else 0
-    if not taken:
-        return scheduler.timesteps[:0], source.z
-    skipped = (request.num_inference_steps - taken) * scheduler.order
-    timesteps = scheduler.timesteps[skipped:]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped)
-    if request.prompt_strength == 1 and source.mask is not None:
-        return timesteps, source.noise * scheduler.init_noise_sigma
-    return timesteps, scheduler.add_noise(source.z, source.noise, timesteps[:1])
-
-
-def _blend(job: Job) -> torch.Tensor:
-    """The latents with the source's own, as noisy as the next step expects, where nothing is repainted (Lugmayr et
-    al. 2022, arXiv 2201.09865, eq. 8)."""
-    kept = job.source.z
-    if not job.finished:
-        kept = job.scheduler.add_noise(kept, job.source.noise, job.timesteps[job.done : job.done + 1])
-    return (1 - job.source.mask) * kept + job.source.mask * job.x_t
+def decoded_jobs(components: Components, requests: Sequence[Request], size: int = 8) -> Iterator[Job]:
+    """The requests' jobs with their pictures decoded, in their order, `size` at a time; neither judged nor marked."""
+    for start in range(0, len(requests), size):
+        jobs = [prepare(components, request) for request in requests[start : start + size]]
+        while left := [job for job in jobs if not job.finished]:
+            step(components, left)
+        while left := [job for job in jobs if not job.decoded]:
+            decode_next(components, left, size)
+        yield from jobs
 
 
 @torch.inference_mode()
@@ -266,7 +199,7 @@ def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
     job.done += 1
     job.batch_rows += rows
     if job.source is not None and job.source.mask is not None:
-        job.x_t = _blend(job)
+        job.x_t = blend(job.source, job.scheduler, job.x_t, job.timesteps[job.done : job.done + 1])
     if job.finished:
         job.timings["denoise"] = time.perf_counter() - job.started
 
@@ -302,7 +235,7 @@ def judge(components: Components, job: Job) -> None:
     """
     start = time.perf_counter()
     if job.request.mask is not None:
-        job.pictures = _put_back(components, job.request, job.pictures)
+        job.pictures = put_back(components, job.request, job.pictures)
         job.timings["decode"] += time.perf_counter() - start
     start = time.perf_counter()
     job.flagged = [False] * len(job.pictures)
@@ -327,47 +260,3 @@ def seal(components: Components, job: Job) -> Result:
         truncated=job.truncated,
         batch_rows=job.batch_rows / max(job.done, 1),
     )
-
-
-@torch.inference_mode()
-def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistribution:
-    """An RGB picture to the VAE's distribution over its latents, (1, c, h, w), not scaled yet."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    posterior = components.vae.encode(pixels.to(components.device, components.dtype)).latent_dist
-    return DiagonalGaussianDistribution(posterior.parameters.float())
-
-
-def _put_back(components: Components, request: Request, painted: Sequence[Image.Image]) -> list[Image.Image]:
-    """The pictures with the VAE's own rendering of the source wherever nothing is repainted: blending its latents
-    alone would let what is painted show through for the width of a cell.
-    """
-    z = encode(components, request.image).mean * components.vae.config.scaling_factor
-    (kept,) = decode(components, z)
-    return [Image.composite(image, kept, request.mask) for image in painted]
-
-
-@torch.inference_mode()
-def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
-    """Latents, (n, c, h, w), to n pictures of h and w times the model's cell. Raises `NaNError`."""
-    if not x_0.isfinite().all():
-        raise NaNError(
-            "the latents became NaN or infinite; try another scheduler, more steps or a lower guidance_scale"
-        )
-    if x_0.device.type == "cpu" and x_0[0, 0].numel() * components.defaults.cell**2 >= LARGE_PIXELS:
-        give_back_freed_memory()
-    z = x_0 / components.vae.config.scaling_factor
-    pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0].float()
-    if not pixels.isfinite().all() and components.dtype == torch.float16:
-        pixels = _decode_in_full(components, z)  # some latents overflow half precision
-    if not pixels.isfinite().all():
-        raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=fp32")
-    pixels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in (pixels * 255).round().astype(np.uint8)]
-
-
-def _decode_in_full(components: Components, z: torch.Tensor) -> torch.Tensor:
-    """Decode in float32, and leave the VAE as it was."""
-    try:
-        return components.vae.float().decode(z.float(), return_dict=False)[0]
-    finally:
-        components.vae.to(components.dtype)

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.old_layout import write_json
-from jsd import sampling, weights
+from jsd import latents, sampling, weights
 from jsd.convert import convert, read_state
 from jsd.manifest import verify
 from jsd.request import Request, WeightsError
@@ -105,7 +105,7 @@ def ours(folder, **inputs):
     job = sampling.prepare(components, Request(**inputs))
     while not job.finished:
         sampling.step(components, [job])
-    return sampling.decode(components, job.x_t)[0]
+    return latents.decode(components, job.x_t)[0]
 
 
 PHOTO = Image.fromarray(np.random.default_rng(3).integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64))

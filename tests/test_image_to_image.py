@@ -12,7 +12,7 @@ from fakes import CELL, psnr
 from PIL import Image, ImageDraw
 from test_sampling import STOCK
 
-from jsd import images, sampling
+from jsd import images, latents, sampling, source
 from jsd.engine import Engine
 from jsd.request import SCHEDULER_NAMES, InputError, Request
 from jsd.sampling import generate
@@ -91,14 +91,14 @@ def test_inpainting_draws_what_stock_diffusers_draws(components, parts, photo, m
     job = sampling.prepare(components, asked)
     while not job.finished:
         sampling.step(components, [job])
-    assert psnr(sampling.decode(components, job.x_t)[0], theirs) >= 50
+    assert psnr(latents.decode(components, job.x_t)[0], theirs) >= 50
     painted = (2 * CELL, 0, 80, 64)
     assert psnr(sampling.finish(components, job).images[0].crop(painted), theirs.crop(painted)) >= 50
 
 
 def round_trip(components, picture):
-    z = sampling.encode(components, picture).mean * components.vae.config.scaling_factor
-    return sampling.decode(components, z)[0]
+    z = latents.encode(components, picture).mean * components.vae.config.scaling_factor
+    return latents.decode(components, z)[0]
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
@@ -163,8 +163,8 @@ def test_a_picture_of_other_proportions_is_cut_not_squeezed(components):
 def test_a_mask_of_another_size_lies_over_the_whole_picture(components):
     image, mask = Image.new("RGB", (128, 64)), Image.new("L", (6, 4))
     mask.paste(255, (3, 0, 6, 4))
-    asked = sampling.fitted(Request("猫", image=image, mask=mask).resolve(components.defaults))
-    assert sampling.fitted(asked).mask.tobytes() == asked.mask.tobytes()
+    asked = source.fitted(Request("猫", image=image, mask=mask).resolve(components.defaults))
+    assert source.fitted(asked).mask.tobytes() == asked.mask.tobytes()
     white = np.asarray(asked.mask) == 255
     assert white.shape == (64, 128)
     assert white[:, 64:].all()

@@ -1,4 +1,4 @@
-"""Freed memory is kept where steps repeat, and given back before blocks of another size are needed."""
+"""Freed blocks are kept where steps repeat and given back before others are needed; a start is not collected."""
 
 from __future__ import annotations
 
@@ -27,3 +27,25 @@ print(resident() - before < 50)
 def test_a_large_block_is_kept_until_it_is_given_back():
     done = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True"] * 4
+
+
+def test_the_collector_rests_for_a_start_and_forgets_what_was_made():
+    script = """
+import gc
+from jsd.memory import without_collector
+try:
+    with without_collector():
+        print(gc.isenabled())
+        raise KeyError
+except KeyError:
+    print(gc.isenabled(), gc.get_freeze_count() == 0)
+with without_collector():
+    kept = [[] for _ in range(10000)]
+print(gc.isenabled(), gc.get_freeze_count() > 10000)
+gc.disable()
+with without_collector():
+    pass
+print(gc.isenabled())
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True", "True", "True", "True", "False"]

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from fakes import CELL, SpyUNet, psnr
 
-from jsd import sampling
+from jsd import latents, sampling
 from jsd.request import SCHEDULER_NAMES, NaNError, NSFWError, Request
 from jsd.sampling import generate, prepare, step
 
@@ -241,8 +241,8 @@ def test_pictures_are_marked(components, monkeypatch):
 def test_the_vaes_own_scale_is_undone(components):
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     vae = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=components.vae.decode)
-    (plain,) = sampling.decode(components, z * components.vae.config.scaling_factor)
-    assert psnr(sampling.decode(replace(components, vae=vae), z * 0.5)[0], plain) >= 50
+    (plain,) = latents.decode(components, z * components.vae.config.scaling_factor)
+    assert psnr(latents.decode(replace(components, vae=vae), z * 0.5)[0], plain) >= 50
 
 
 def test_half_precision_samples_in_float32(components, monkeypatch):

@@ -36,11 +36,19 @@ def encoded(image: Image.Image, **options) -> Image.Image:
         {"format": "PNG"},
         {"format": "JPEG", "quality": 90},
         {"format": "JPEG", "quality": 90, "subsampling": 0},
-        {"format": "WEBP", "quality": 90},
+        {"format": "JPEG", "quality": 80},
+        {"format": "WEBP", "quality": 80},
     ],
 )
 def test_the_mark_survives_saving(background, options):
     assert watermark.detect(encoded(watermark.embed(drawing(background)), **options)).marked
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("sampling", [Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
+def test_the_mark_survives_scaling_to_and_fro(background, sampling):
+    small = watermark.embed(drawing(background)).resize((230, 230), sampling)
+    assert watermark.detect(small.resize((256, 256), sampling)).marked
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
@@ -60,7 +68,7 @@ def test_the_mark_is_not_seen(background):
 def test_any_size_of_enough_pixels_carries_the_mark(size):
     marked = watermark.embed(Image.new("RGB", size, "white"))
     assert marked.size == size
-    assert watermark.detect(marked).agreement == 1
+    assert watermark.detect(marked).agreement > 0.99
 
 
 def test_a_small_picture_is_left_as_it_is_and_not_judged():
@@ -73,7 +81,8 @@ def test_a_small_picture_is_left_as_it_is_and_not_judged():
 
 def test_the_package_itself_reads_the_mark():
     bgr = np.ascontiguousarray(np.asarray(watermark.embed(drawing("white")))[..., ::-1])
-    assert [int(bit) for bit in WatermarkDecoder("bits", 64).decode(bgr, "dwtDctSvd")] == watermark.BITS
+    found = WatermarkDecoder("bits", 1024).decode(bgr, "dwtDctSvd")
+    assert np.mean([int(bit) == wanted for bit, wanted in zip(found, watermark.BITS, strict=True)]) > 0.99
 
 
 def test_the_odds_are_those_of_a_fair_coin():

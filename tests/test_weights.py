@@ -28,6 +28,11 @@ def test_a_folder_loads_ready_to_serve(components):
         assert not any(p.requires_grad for p in model.parameters())
         # Stored as float16, computed in float32 on a CPU.
         assert {p.dtype for p in model.parameters()} == {torch.float32}
+    # As the VAE is fastest.
+    kernels = [p for p in components.vae.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    assert kernels
+    assert all(p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in kernels)
+    assert all(p.is_contiguous() for p in components.unet.parameters())
 
 
 def test_every_tensor_comes_from_its_file(components, tiny_folder):

@@ -1,0 +1,133 @@
+"""A request that fails does so alone, and calls that do not fit the memory are split."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes import psnr
+
+from engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold
+from jsd import sampling
+from jsd.request import InputError, MemoryShortError, NSFWError
+
+
+def test_a_bad_request_fails_when_submitted(engine):
+    with pytest.raises(InputError, match="width"):
+        engine.submit(replace(CAT, width=72))
+    assert engine.components.unet.calls == []
+
+
+def test_only_the_guilty_job_of_a_shared_call_fails(engine, components):
+    guilty_request = replace(CAT, seed=2)
+    x_start = sampling.prepare(components, guilty_request).x_t[0]
+    spy = hold(engine)
+    spy.broken = lambda x: any(torch.equal(row, x_start) for row in x)
+    first = engine.submit(MANY)
+    assert spy.inside.wait(SECONDS)
+    guilty = engine.submit(guilty_request)
+    innocent = engine.submit(TWELVE)
+    spy.gate.set()
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        guilty.result(SECONDS)
+    assert 6 in spy.calls  # they did share the call that broke
+    for future, request in ((first, MANY), (innocent, TWELVE)):
+        assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
+
+
+@pytest.mark.parametrize("stage", ["prepare", "advance", "judge", "seal"])
+def test_a_failure_of_one_jobs_own_is_its_own(engine, monkeypatch, stage):
+    original = getattr(sampling, stage)
+
+    def fail(*args):
+        subject = next(a for a in args if hasattr(a, "request") or hasattr(a, "prompt"))
+        if getattr(subject, "request", subject).seed == 666:
+            raise NSFWError("NSFW content detected")
+        return original(*args)
+
+    monkeypatch.setattr(sampling, stage, fail)
+    spy = hold(engine)
+    good, bad = engine.submit(CAT), engine.submit(replace(CAT, seed=666))
+    spy.gate.set()
+    with pytest.raises(NSFWError):
+        bad.result(SECONDS)
+    assert len(good.result(SECONDS).images) == 1
+    assert len(engine.submit(CAT).result(SECONDS).images) == 1
+
+
+def test_a_progress_callback_that_fails_fails_its_own_request(engine):
+    def fail(done, total):
+        raise OSError("the log is gone")
+
+    with pytest.raises(OSError, match="the log is gone"):
+        engine.submit(CAT, progress=fail).result(SECONDS)
+    assert engine.submit(CAT).result(SECONDS)
+
+
+@pytest.mark.parametrize("fits", [8, 4, 2, 1])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_what_does_not_fit_the_memory_is_split(engine, components, fits, error):
+    spy = engine.components.unet
+
+    def broken(x):
+        if len(x) > fits:
+            raise error
+        return False
+
+    spy.broken = broken
+    hold(engine)
+    requests = [replace(CAT, seed=i, num_outputs=n) for i, n in ((1, 1), (10, 2), (20, 1))]
+    futures = [engine.submit(request) for request in requests]
+    spy.gate.set()
+    for future, request in zip(futures, requests, strict=True):
+        assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
+    assert max(size for size in spy.calls if size <= fits) == fits
+
+
+def test_what_does_not_fit_even_alone_fails_and_says_so(engine):
+    spy = engine.components.unet
+
+    def broken(x):
+        if x.shape[-2] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return False
+
+    spy.broken = broken
+    large, small = engine.submit(replace(CAT, height=128)), engine.submit(CAT)
+    with pytest.raises(MemoryShortError, match="take a smaller width and height"):
+        large.result(SECONDS)
+    assert len(small.result(SECONDS).images) == 1
+
+
+def test_what_did_not_fit_once_is_not_tried_at_every_step(engine):
+    spy = engine.components.unet
+
+    def broken(x):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return False
+
+    spy.broken = broken
+    assert len(engine.submit(replace(TWELVE, num_outputs=2)).result(SECONDS).images) == 2
+    assert [size for size in spy.calls if size > 2] == [4]
+
+
+def test_what_a_failed_call_held_is_let_go_before_the_next(engine):
+    spy, held = engine.components.unet, []
+
+    def broken(x):
+        if len(x) > 2:
+            tensor = torch.zeros(3)
+            held.append(weakref.ref(tensor))
+            raise ValueError("too many")
+        assert not [ref for ref in held if ref() is not None]
+        return False
+
+    spy.broken = broken
+    hold(engine)
+    futures = [engine.submit(replace(CAT, seed=i)) for i in range(3)]
+    spy.gate.set()
+    assert [len(future.result(SECONDS).images) for future in futures] == [1, 1, 1]
+    assert held

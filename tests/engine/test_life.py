@@ -1,0 +1,98 @@
+"""An engine from its loading to its end, wanted or not: nobody is left waiting."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import wait
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engine.conftest import CAT, MANY, SECONDS, hold
+from jsd import capacity, sampling
+from jsd.engine import Engine
+from jsd.request import EngineLostError, WeightsError
+
+LOST = torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+
+def test_impossible_limits_are_refused(components):
+    with pytest.raises(ValueError, match="max_batch_rows"):
+        Engine(components, max_batch_rows=0)
+
+
+def test_the_model_is_loaded_by_the_thread_that_runs_it(components):
+    loaded = []
+
+    def load():
+        loaded.append(threading.current_thread().name)
+        return components
+
+    with Engine(load) as engine:
+        assert loaded == ["jsd-engine"]
+        assert engine.components is components
+        assert engine.max_batch_rows == capacity.CPU_ROWS
+        assert len(engine.submit(CAT).result(SECONDS).images) == 1
+
+
+def test_what_loading_raises_is_raised():
+    def load():
+        raise WeightsError("unet: altered")
+
+    with pytest.raises(WeightsError, match="unet: altered"):
+        Engine(load)
+
+
+def test_closing_leaves_nobody_waiting(spied):
+    engine = Engine(spied, max_batch_rows=2)
+    spy = hold(engine)
+    futures = [engine.submit(MANY), engine.submit(CAT)]
+    assert spy.inside.wait(SECONDS)
+    spy.gate.set()
+    engine.close()
+    assert all(future.cancelled() for future in futures)
+    assert wait(futures, SECONDS).not_done == set()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.submit(CAT)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "predict", "decode_next", "judge"])
+def test_a_lost_device_ends_everybody_and_is_told(spied, monkeypatch, stage):
+    told = []
+    original = getattr(sampling, stage)
+
+    def fail(*args):
+        subjects = args[1] if isinstance(args[1], list) else [args[1]]
+        if any(getattr(subject, "request", subject).seed == 666 for subject in subjects):
+            raise LOST
+        return original(*args)
+
+    monkeypatch.setattr(sampling, stage, fail)
+    engine = Engine(spied, max_batch_rows=4, on_lost=told.append)
+    spy = hold(engine)
+    requests = [replace(MANY, seed=1), replace(CAT, seed=666), replace(CAT, seed=3)]
+    futures = [engine.submit(request) for request in requests]
+    spy.gate.set()
+    for future in futures:
+        with pytest.raises(EngineLostError, match="unspecified launch failure.*started again"):
+            future.result(SECONDS)
+    engine.close()
+    assert told == [LOST]
+    assert engine.lost is LOST
+    with pytest.raises(EngineLostError):
+        engine.submit(CAT)
+
+
+def test_a_defect_of_the_loop_leaves_nobody_waiting(spied, monkeypatch):
+    told = []
+    engine = Engine(spied, on_lost=told.append)
+    spy = hold(engine)
+    future = engine.submit(MANY)
+    assert spy.inside.wait(SECONDS)
+    monkeypatch.setattr(engine, "_next_group", lambda: 1 / 0)
+    spy.gate.set()
+    with pytest.raises(EngineLostError, match="division by zero"):
+        future.result(SECONDS)
+    engine.close()
+    assert [type(error) for error in told] == [ZeroDivisionError]
