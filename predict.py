@@ -5,31 +5,37 @@ those of `jsd.request`.
 """
 
 import asyncio
-import contextlib
 import contextvars
 import os
-import shutil
-import tempfile
+import signal
 import time
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path as LocalPath
 
 import cog
+import coglet
 import PIL.Image
 from cog import BasePredictor, Input, Path
 from tqdm import tqdm
 
 from jsd import images, settings
 from jsd.request import InputError, Progress, Request, Result, shown
+from jsd.temporary import TemporaryFolders
 
-KEEP_SECONDS = 600  # Cog reads or uploads the files after predict() returns, and never removes them
+LEAVE_SECONDS = 5  # for answers to go out, and health checks to be answered
 
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine. Raises `WeightsError` or `SettingError`, naming the file or setting."""
-        self.engine = settings.make_engine()
+        self.engine = settings.make_engine(on_lost=partial(_leave, os.getppid()))
         self.reading = asyncio.Semaphore(2)
-        self.outputs = tempfile.TemporaryDirectory(prefix="jsd-")
+        self.folders = TemporaryFolders()
+
+    def healthcheck(self) -> bool:
+        """Whether pictures can be drawn. When they can't any more, the server ends some seconds later."""
+        return self.engine.lost is None
 
     @cog.concurrent(max=32)
     async def predict(
@@ -126,26 +132,26 @@ class Predictor(BasePredictor):
         """Draw the prompt: one file a picture, those the safety checker holds back left out."""
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
-        request = Request(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            num_outputs=num_outputs,
-            num_inference_steps=steps if num_inference_steps is None else num_inference_steps,
-            guidance_scale=guidance_scale,
-            scheduler=scheduler,
-            seed=seed,
-            output_format=output_format,
-            output_quality=output_quality,
-            image=await self._read("image", image),
-            mask=await self._read("mask", mask),
-            prompt_strength=prompt_strength,
-        )
-        # Cancelling this coroutine cancels the engine's future, which frees the job's rows by the next tick.
-        future = await asyncio.to_thread(self.engine.submit, request, _progress_line())
-        result = await asyncio.wrap_future(future)
-        return await asyncio.to_thread(self._save, result)
+        with self.folders.prediction():
+            request = Request(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                width=width,
+                height=height,
+                num_outputs=num_outputs,
+                num_inference_steps=steps if num_inference_steps is None else num_inference_steps,
+                guidance_scale=guidance_scale,
+                scheduler=scheduler,
+                seed=seed,
+                output_format=output_format,
+                output_quality=output_quality,
+                image=await self._read("image", image),
+                mask=await self._read("mask", mask),
+                prompt_strength=prompt_strength,
+            )
+            # Cancelling this coroutine cancels the engine's future, which frees the job's rows by the next tick.
+            result = await asyncio.wrap_future(await self._submit(request))
+            return await asyncio.to_thread(self._save, result)
 
     async def _read(self, name: str, path: Path | None) -> PIL.Image.Image | None:
         """The picture Cog has put into a temporary file; two at a time, because large ones take memory."""
@@ -154,15 +160,27 @@ class Predictor(BasePredictor):
         if not isinstance(path, LocalPath):  # Cog hands on any other string as it is: a path of this machine, say
             raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
         async with self.reading:
-            return await asyncio.to_thread(images.read_input, name, path)
+            reading = asyncio.ensure_future(asyncio.to_thread(images.read_input, name, path))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                await asyncio.wait([reading])  # it can't be stopped, and is one of two until it has ended
+                raise
+
+    async def _submit(self, request: Request) -> Future[Result]:
+        """The engine's future for a request, given to it on a thread because fitting a large picture takes long."""
+        submitting = asyncio.ensure_future(asyncio.to_thread(self.engine.submit, request, _progress_line()))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            # It can't be stopped, and nobody else would cancel what it brings.
+            submitting.add_done_callback(lambda done: done.exception() or done.result().cancel())
+            raise
 
     def _save(self, result: Result) -> list[Path]:
         """Files in a folder of this prediction alone, and everything worth knowing as metrics and in the log."""
         start = time.perf_counter()
-        root = LocalPath(self.outputs.name)
-        root.mkdir(exist_ok=True)  # a cleaner of temporary files may have removed it while nobody drew
-        _remove_old(root)
-        folder = LocalPath(tempfile.mkdtemp(dir=root))
+        folder = self.folders.new()
         request = result.request
         paths = [
             images.save(
@@ -214,9 +232,13 @@ def _progress_line() -> Progress:
     return progress
 
 
-def _remove_old(root: LocalPath) -> None:
-    """Remove the folders of predictions whose files Cog has read long ago."""
-    for folder in os.scandir(root):
-        with contextlib.suppress(FileNotFoundError):  # another prediction was faster
-            if time.time() - folder.stat().st_mtime > KEEP_SECONDS:
-                shutil.rmtree(folder)
+def _leave(server: int, error: Exception) -> None:
+    """End the server, process `server`: nothing can be drawn any more, and whoever started it can start it again.
+
+    Cog's server would outlive this process, which is its worker, and answer 409 for ever.
+    """
+    print(f"nothing can be drawn any more ({error}): this server ends in {LEAVE_SECONDS} seconds", flush=True)
+    for number in (signal.SIGTERM, signal.SIGKILL) if coglet.server.active else ():
+        time.sleep(LEAVE_SECONDS)
+        if os.getppid() == server:
+            os.kill(server, number)

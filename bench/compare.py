@@ -1,8 +1,9 @@
 """Ours beside its peers, in one run: `script/bench [--weights FOLDER] [--fullsize DIR] [--plot FILE]`.
 
 The peers are stock diffusers' StableDiffusionPipeline and a plain synchronous Cog predictor around it, with the same
-weights, prompts and seeds, each in turn with ours. The figures are ratios, ours / theirs, medians of pairs: below 1 is
-better, but for throughput. The last line is JSON.
+weights, prompts and seeds, each in turn with ours. The figures are ratios, ours / theirs: the median of pairs for the
+latency of one, of medians for the rest (of the largest peaks for memory). Below 1 is better, but for throughput and
+gemm_share, which is the UNet's rate against a matrix product's. The last line is JSON.
 """
 
 import argparse

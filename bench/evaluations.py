@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from jsd import sampling, settings
+from jsd import latents, sampling, settings
 from jsd.eval import judge as judges
 from jsd.eval.prompts import Task, sample_pairs
 from jsd.eval.quality import draw, report
@@ -66,7 +65,7 @@ def run(components: Components, setting: Setting, prompts: Sequence[str]) -> tup
         while not jobs[0].finished:
             rows += sum(len(job.next_context) for job in jobs)
             sampling.step(components, jobs)
-        pictures += [sampling.decode(components, job.x_t)[0] for job in jobs]
+        pictures += [latents.decode(components, job.x_t)[0] for job in jobs]
     return np.stack([np.asarray(picture) for picture in pictures]), rows / len(prompts)
 
 
@@ -178,5 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

@@ -108,7 +108,7 @@ def served(contender: Contender, weights: Path) -> Iterator[Server]:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=null, stderr=null)
         url = f"http://127.0.0.1:{port}"
         try:
-            _wait_until_ready(url, process)
+            wait_until_ready(url, process)
             yield Server(url, contender)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -119,7 +119,8 @@ def served(contender: Contender, weights: Path) -> Iterator[Server]:
                 process.wait()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen) -> None:
+    """Wait for a server to be ready. Raises RuntimeError if it does not get there."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url + "/health-check", timeout=5) as response:

@@ -24,6 +24,7 @@ from dataclasses import fields
 from pathlib import Path
 from subprocess import CalledProcessError
 
+from jsd.memory import without_collector
 from jsd.request import OUTPUT_FORMATS, InputError, NaNError, NSFWError, Request, SettingError, WeightsError, shown
 
 PROMPT = "サラリーマン 油絵"
@@ -128,11 +129,12 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise InputError("-o", f"there is no folder {shown(str(path.absolute().parent))}; make it first")
 
     # Only now what costs seconds: bad input is told at once.
-    from tqdm import tqdm
+    with without_collector():
+        from tqdm import tqdm
 
-    from jsd import images, sampling, settings
+        from jsd import images, sampling, settings
 
-    components = settings.load_components()
+        components = settings.load_components()
     with tqdm(unit="step", file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:

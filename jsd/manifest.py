@@ -20,7 +20,7 @@ from jsd.request import Defaults, InputError, Request, WeightsError, shown
 MANIFEST = "MANIFEST.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 READ_BY_LOADERS = (".safetensors", ".json", ".model", ".txt")
-PIECE = 1 << 24  # bytes read at a time
+PIECE = 1 << 26  # bytes read at a time
 RESTORE = "restore the folder from its source"
 
 
@@ -153,6 +153,7 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
 
 
 def check_defaults(folder: Path, defaults: Any) -> None:
+    """Raises `WeightsError` for a folder's `defaults` that are no settings of a model's, or out of range."""
     allowed = {f.name for f in fields(Defaults)} - {"cell"}
     if not isinstance(defaults, dict) or not set(defaults) <= allowed or None in defaults.values():
         raise WeightsError(f"{folder / MANIFEST}: defaults {shown(defaults)}; allowed are {', '.join(sorted(allowed))}")
@@ -163,6 +164,7 @@ def check_defaults(folder: Path, defaults: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder. Raises `WeightsError` if there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -175,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def sha256(file: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
     # In large pieces: a thread needs the interpreter for each, and waits for it while another one imports.
-    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE))
+    digest, piece = hashlib.sha256(), memoryview(bytearray(min(PIECE, max(1, file.stat().st_size))))
     with file.open("rb", buffering=0) as stream:
         while count := stream.readinto(piece):
             digest.update(piece[:count])

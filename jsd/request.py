@@ -74,6 +74,10 @@ class MemoryShortError(ValueError):
     """A request does not fit the memory, even by itself and one picture at a time."""
 
 
+class EngineLostError(ValueError):
+    """Nothing can be drawn any more by this process: the device is lost, or the engine's thread. Start it again."""
+
+
 class QueueFullError(ValueError):
     """More requests are waiting than the engine holds."""
 
@@ -98,7 +102,7 @@ class Request:
     Image i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are pictures of any mode and size
     (`images.read_input` opens files), `prompt_strength` is how far to depart from `image`, from 0 (not at all) to 1.
     Guidance is applied at the noise levels of `guidance_interval` only, (0, 1) being from clean to all noise, in shares
-    of the training timesteps (Kynkaanniemi et al. 2024, arXiv 2404.07724, sec. 3); elsewhere a step costs half.
+    of the training timesteps (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3); elsewhere a step costs half.
     `None` means the model's own value, for the size that of `image` if there is one; a `seed` of `None` is drawn at
     random by `resolve`. Raises `InputError` when made with a value outside the limits above.
     """

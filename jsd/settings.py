@@ -14,11 +14,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsd import watermark, weights
 from jsd.manifest import Verification, begin_verification
+from jsd.memory import without_collector
 from jsd.request import SettingError, shown
 
 if TYPE_CHECKING:
@@ -80,13 +82,14 @@ def _compile(components: Components) -> None:
         capacity.run_unet(components, rows)
 
 
-def make_engine() -> Engine:
+def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> Engine:
     """An engine with the model chosen by the environment. Raises what `load_components` raises."""
     rows = max_batch_rows()
-    verification = begin_verification(weights.find_weights())  # goes on while libraries are imported
-    from jsd.engine import Engine
+    with without_collector():
+        verification = begin_verification(weights.find_weights())  # goes on while libraries are imported
+        from jsd.engine import Engine
 
-    return Engine(lambda: load_components(verification), max_batch_rows=rows)
+        return Engine(lambda: load_components(verification), max_batch_rows=rows, on_lost=on_lost)
 
 
 def max_batch_rows() -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import predict
@@ -41,7 +42,7 @@ def predictor(tiny_folder, monkeypatch):
     predictor.setup()
     yield predictor
     predictor.engine.close()
-    predictor.outputs.cleanup()
+    predictor.folders.close()
 
 
 def defaults() -> dict:
@@ -219,12 +220,51 @@ def test_cancelling_ends_the_work(predictor, capsys):
     assert not predictor.engine._active
 
 
+def test_one_cancelled_while_it_is_handed_over_is_not_drawn(predictor, monkeypatch):
+    """The thread that hands it over can't be stopped: what it brings has to be cancelled."""
+    submit, futures = predictor.engine.submit, []
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        futures.append(submit(*arguments))
+        return futures[-1]
+
+    async def cancel_early():
+        task = asyncio.ensure_future(predictor.predict(**defaults() | {"prompt": "猫", "num_inference_steps": 500}))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not futures:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(predictor.engine, "submit", slow)
+    asyncio.run(cancel_early())
+    assert [future.cancelled() for future in futures] == [True]
+
+
 def test_files_are_apart_and_do_not_pile_up(predictor):
     (old,) = draw(predictor, prompt="猫")
     (young,) = draw(predictor, prompt="猫")
     assert old.parent != young.parent
-    long_ago = time.time() - 2 * predict.KEEP_SECONDS
+    long_ago = time.time() - 2 * predictor.folders.keep_seconds
     os.utime(old.parent, (long_ago, long_ago))
-    draw(predictor, prompt="猫")
+    predictor.folders.remove_old()
     assert not old.parent.exists()
     assert young.exists()
+
+
+def test_it_is_healthy_until_nothing_can_be_drawn(predictor, monkeypatch, capsys):
+    def fail(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    assert predictor.healthcheck()
+    monkeypatch.setattr("jsd.sampling.predict", fail)
+    with pytest.raises(request.EngineLostError, match="illegal memory access.*started again"):
+        draw(predictor, prompt="猫")
+    predictor.engine.close()
+    assert not predictor.healthcheck()
+    assert "this server ends" in capsys.readouterr().out
+    with pytest.raises(request.EngineLostError, match="started again"):
+        draw(predictor, prompt="猫")

@@ -15,13 +15,17 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from jsd import images
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = os.environ.get("JSD_WEIGHTS") or str(ROOT / "weights" / "embedded")
@@ -52,25 +56,34 @@ class Server:
         except ValueError:
             return code, answer
 
-    def predict(self, **inputs: Any) -> dict[str, Any]:
+    def ask(self, inputs: dict[str, Any], identifier: str | None = None) -> dict[str, Any]:
         """A prediction that has to be taken (HTTP 200); it may have failed: read its `status`.
 
         Cog answers 409 when every slot is busy, and also, with slots free, when two requests ask for one at the very
         same moment (coglet 0.23, `PermitPool::try_acquire`). A client is meant to ask again, and so does this one.
         """
+        where = ("POST", "/predictions") if identifier is None else ("PUT", f"/predictions/{identifier}")
         for _ in range(20):
-            code, prediction = self.call("POST", "/predictions", {"input": inputs})
+            code, prediction = self.call(*where, {"input": inputs})
             if code != 409:
                 break
             time.sleep(0.25)
         assert code == 200, prediction
         return prediction
 
+    def predict(self, **inputs: Any) -> dict[str, Any]:
+        """See `ask`."""
+        return self.ask(inputs)
+
     def draw(self, **inputs: Any) -> list[Image.Image]:
         """A prediction that has to succeed: its pictures."""
         prediction = self.predict(**inputs)
         assert prediction["status"] == "succeeded", prediction["error"]
         return [picture(uri) for uri in prediction["output"]]
+
+    def begin(self, **inputs: Any) -> Running:
+        """A prediction in the background, under an id of its own."""
+        return Running(self, f"test-{uuid.uuid4()}", inputs)
 
     def health(self) -> dict[str, Any]:
         return self.call("GET", "/health-check")[1]
@@ -99,6 +112,29 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class Running:
+    """A prediction whose answer is still to come."""
+
+    def __init__(self, server: Server, identifier: str, inputs: dict[str, Any]):
+        self.server, self.identifier = server, identifier
+        self._thread = ThreadPoolExecutor(1)
+        self._answer = self._thread.submit(server.ask, inputs, identifier)
+        self._thread.shutdown(wait=False)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until this prediction logs `text`."""
+        self.server.wait(
+            text, lambda: any(self.identifier in line and text in line for line in self.server.log().splitlines())
+        )
+
+    def cancel(self) -> int:
+        """Ask for its end; the status code: 200, or 404 when it has ended already."""
+        return self.server.call("POST", f"/predictions/{self.identifier}/cancel")[0]
+
+    def result(self) -> dict[str, Any]:
+        return self._answer.result(START_SECONDS)
 
 
 def picture(uri: str) -> Image.Image:
@@ -155,3 +191,25 @@ def server(start: Callable[..., Server]) -> Server:
     server = start()
     assert server.status() == "READY", server.health()
     return server
+
+
+CAT = {"prompt": "猫の肖像画 油絵", "width": 256, "height": 256, "num_inference_steps": 4, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def cat(server: Server) -> bytes:
+    """The pixels of `CAT`."""
+    return server.draw(**CAT)[0].tobytes()
+
+
+@pytest.fixture
+def still_serving(server: Server, cat: bytes) -> Iterator[None]:
+    """After the test, the server is ready and draws what it drew before."""
+    yield
+    assert server.status() == "READY"
+    assert server.draw(**CAT)[0].tobytes() == cat
+
+
+def told(prediction: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    """What a picture of a prediction's tells about itself."""
+    return images.read_metadata(io.BytesIO(data(prediction["output"][index])))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from e2e.conftest import ROOT, WEIGHTS
-from jsd import images, sampling, weights
+from jsd import images, latents, sampling, weights
 from jsd.request import Request
 
 
@@ -45,8 +45,8 @@ def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
     done = run(*(word for value in inputs for word in ("-i", value)), "-o", "out.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     painted = Image.open(tmp_path / "out.png")
-    z = sampling.encode(components, photo).mean * components.vae.config.scaling_factor
-    (kept,) = sampling.decode(components, z)
+    z = latents.encode(components, photo).mean * components.vae.config.scaling_factor
+    (kept,) = latents.decode(components, z)
     black = np.asarray(mask) == 0
     error = np.asarray(painted, float) - np.asarray(kept, float)
     assert 10 * np.log10(255**2 / np.mean(error[black] ** 2)) >= 35

@@ -1,22 +1,15 @@
-"""The main job over real HTTP, and what must not break it: after every bad request, an ordinary one succeeds."""
+"""The main job over real HTTP."""
 
-import io
-import json
-import shutil
-import socket
-import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from e2e.conftest import WEIGHTS, data, picture
-from jsd import images, watermark
+from e2e.conftest import CAT, picture, told
+from jsd import watermark
 from jsd.request import SCHEDULER_NAMES
 
-CAT = {"prompt": "猫の肖像画 油絵", "width": 256, "height": 256, "num_inference_steps": 4, "seed": 7}
 INPUTS = [
     "prompt",
     "negative_prompt",
@@ -34,24 +27,6 @@ INPUTS = [
     "output_format",
     "output_quality",
 ]
-
-
-@pytest.fixture(scope="module")
-def cat(server) -> bytes:
-    """The pixels of `CAT`."""
-    return server.draw(**CAT)[0].tobytes()
-
-
-@pytest.fixture
-def still_serving(server, cat):
-    """After the test, the server is ready and draws what it drew before."""
-    yield
-    assert server.status() == "READY"
-    assert server.draw(**CAT)[0].tobytes() == cat
-
-
-def told(prediction: dict, index: int = 0) -> dict:
-    return images.read_metadata(io.BytesIO(data(prediction["output"][index])))
 
 
 def test_a_prompt_becomes_a_picture(server):
@@ -159,144 +134,7 @@ def test_the_schema_lists_every_input(server):
     assert document["components"]["schemas"]["scheduler"]["enum"] == list(SCHEDULER_NAMES)
 
 
-@pytest.mark.usefixtures("still_serving")
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("prompt", ""),
-        ("prompt", "猫" * 2001),
-        ("prompt", 5),
-        ("prompt", None),
-        ("negative_prompt", "猫" * 2001),
-        ("num_inference_steps", 999),
-        ("steps", 999),
-        ("num_inference_steps", 0),
-        ("num_inference_steps", -1),
-        ("num_inference_steps", "5"),
-        ("num_inference_steps", 1.5),
-        ("guidance_scale", 0),
-        ("guidance_scale", 1e308),
-        ("guidance_scale", "high"),
-        ("scheduler", "EULER"),
-        ("seed", -1),
-        ("seed", 2**64),
-        ("width", 0),
-        ("width", 10**9),
-        ("num_outputs", 9),
-        ("output_format", "gif"),
-        ("output_quality", 101),
-        ("prompt_strength", 2),
-    ],
-)
-def test_what_the_schema_forbids_is_a_422_that_names_the_input(server, name, value):
-    code, answer = server.call("POST", "/predictions", {"input": CAT | {name: value}})
-    assert code == 422
-    assert [error["loc"] for error in answer["detail"]] == [["body", "input", name]]
-
-
-@pytest.mark.usefixtures("still_serving")
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ({"prompt": " \u3000\n"}, "prompt: "),
-        ({"prompt": "猫\0犬"}, "prompt: "),
-        ({"width": 513}, "width: 513 was given"),
-        ({"seed": 2**63 - 1, "num_outputs": 2}, "seed: "),
-        ({"image": "data:image/png;base64,AAAA"}, "image: not a png, jpeg or webp file"),
-        ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
-    ],
-)
-def test_what_only_the_model_can_refuse_fails_with_a_message_that_names_the_input(server, inputs, message):
-    prediction = server.predict(**CAT | inputs)
-    assert prediction["status"] == "failed"
-    assert message in prediction["error"]
-    assert "output" not in prediction
-
-
-@pytest.mark.usefixtures("still_serving")
-def test_an_unknown_key_is_dropped_by_cog_and_told_in_the_log(server):
-    """Cog's own doing, for clients of other models; the model never sees the key, so it can't refuse it."""
-    assert server.predict(**CAT, tiling=True)["status"] == "succeeded"
-    assert "Stripped unknown input fields" in server.log()
-    assert '[\\"tiling\\"]' in server.log()
-
-
-@pytest.mark.usefixtures("still_serving")
-@pytest.mark.parametrize(
-    "body", [b'{"input": {"prompt": ', b"[]", b'{"input": []}', b'{"input": 5}', b"\xff\xfe", b"[" * 10_000]
-)
-def test_a_broken_envelope_is_a_4xx(server, body):
-    code, _ = server.call("POST", "/predictions", body)
-    assert 400 <= code < 500
-
-
-@pytest.mark.usefixtures("still_serving")
-@pytest.mark.parametrize(
-    "prompt",
-    ["</s> <unk> [PAD] <s>", "http://127.0.0.1/cat.png", "file:///etc/passwd", "‮猫‍😺\ufdfa", "ネコ", "猫" * 500],
-)
-def test_odd_prompts_are_only_text(server, prompt):
-    prediction = server.predict(**CAT | {"prompt": prompt})
-    assert prediction["status"] == "succeeded", prediction["error"]
-    assert told(prediction)["prompt"] == prompt
-    assert (prediction["metrics"]["truncated_tokens"] > 0) == (prompt == "猫" * 500)
-
-
-@pytest.mark.usefixtures("still_serving")
-def test_a_running_prediction_can_be_cancelled(server):
-    identifier = f"cancel-{uuid.uuid4()}"
-    answers = []
-
-    def run() -> None:
-        inputs = CAT | {"num_inference_steps": 500, "num_outputs": 2}
-        answers.append(server.call("PUT", f"/predictions/{identifier}", {"input": inputs}))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    server.wait("progress", lambda: any(identifier in line and "2/500 [" in line for line in server.log().splitlines()))
-    for _ in range(3):  # cancelling again does no harm
-        assert server.call("POST", f"/predictions/{identifier}/cancel")[0] in (200, 404)
-    thread.join()
-    ((code, prediction),) = answers
-    assert code == 200
-    assert prediction["status"] == "canceled"
-    assert "500/500" not in prediction["logs"]
-
-
-def test_a_client_that_leaves_frees_its_rows(server):
-    body = json.dumps({"input": CAT | {"num_inference_steps": 480, "num_outputs": 4}}).encode()
-    head = f"POST /predictions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    with socket.create_connection((server.url.split("/")[-1].split(":")[0], int(server.url.split(":")[-1]))) as client:
-        client.sendall(head.encode() + b"\r\n\r\n" + body)
-        server.wait("progress", lambda: "2/480 [" in server.log())
-    server.wait("the end of it", lambda: server.predict(**CAT)["metrics"]["batch_rows"] == 2, seconds=60)
-    assert "480/480" not in server.log()
-
-
-@pytest.mark.usefixtures("still_serving")
-def test_cancelling_what_is_not_there_is_a_404(server):
-    assert server.call("POST", "/predictions/nobody/cancel")[0] == 404
-
-
-def test_altered_weights_fail_the_setup_and_are_named(start, tmp_path):
-    folder = Path(shutil.copytree(WEIGHTS, tmp_path / "altered"))
-    file = next((folder / "unet").glob("*.safetensors"))
-    file.write_bytes(file.read_bytes()[:-1])
-    server = start(JSD_WEIGHTS=str(folder))
-    assert server.status() == "SETUP_FAILED"
-    assert str(file) in server.health()["setup"]["logs"]
-    server.stop()
-
-
-def test_missing_weights_fail_the_setup_and_are_named(start, tmp_path):
-    server = start(JSD_WEIGHTS=str(tmp_path / "nowhere"))
-    assert server.status() == "SETUP_FAILED"
-    assert str(tmp_path / "nowhere") in server.health()["setup"]["logs"]
-    server.stop()
-
-
 def assert_alike(image: Image.Image, pixels: bytes) -> None:
-    """The same picture but for the last bits: other batch sizes may add floats in another order."""
-    other = Image.frombytes("RGB", image.size, pixels)
-    differences = [abs(a - b) for a, b in zip(image.tobytes(), other.tobytes(), strict=True)]
-    assert sum(differences) / len(differences) < 0.5
+    """The same picture, PSNR 50 dB or more: other batch sizes may add floats in another order."""
+    error = np.subtract(np.frombuffer(image.tobytes(), np.uint8), np.frombuffer(pixels, np.uint8), dtype=float)
+    assert np.mean(error**2) <= 255**2 / 10**5

@@ -1,0 +1,78 @@
+"""Whoever leaves costs the others nothing: the work ends within a step, and what is drawn next is what it was."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from e2e.conftest import CAT
+
+pytestmark = pytest.mark.usefixtures("still_serving")
+
+LONG = CAT | {"num_inference_steps": 500, "num_outputs": 2}
+LARGE = CAT | {"num_inference_steps": 6, "num_outputs": 8, "width": 512, "height": 512}
+
+
+def assert_cancelled(running) -> None:
+    prediction = running.result()
+    assert prediction["status"] == "canceled"
+    assert "output" not in prediction
+
+
+def test_a_running_prediction_can_be_cancelled_more_than_once(server):
+    running = server.begin(**LONG)
+    running.wait_for("2/500 [")
+    assert running.cancel() == 200
+    for _ in range(2):
+        assert running.cancel() in (200, 404)
+    assert_cancelled(running)
+    assert "500/500" not in server.log()
+    assert running.cancel() == 404
+
+
+def test_one_that_waits_can_be_cancelled(server):
+    """Behind others that fill the batch."""
+    first = server.begin(**LONG | {"num_outputs": 8, "seed": 1})
+    first.wait_for("1/500 [")
+    second = server.begin(**LONG | {"num_outputs": 8, "seed": 2})
+    running = server.begin(**LONG | {"num_outputs": 8})
+    time.sleep(0.5)  # at the very start Cog 0.23.1 may call a cancelled prediction failed
+    assert running.cancel() == 200
+    assert_cancelled(running)
+    for other in (first, second):
+        assert other.cancel() == 200
+        assert_cancelled(other)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_at_every_step(server, step):
+    running = server.begin(**LARGE)
+    running.wait_for(f"{step}/6 [")
+    assert running.cancel() == 200
+    assert_cancelled(running)
+
+
+def test_while_its_pictures_are_decoded(server):
+    running = server.begin(**LARGE)
+    running.wait_for("6/6 [")
+    assert running.cancel() == 200
+    assert_cancelled(running)
+
+
+def test_what_has_ended_or_never_was_is_a_404(server):
+    running = server.begin(**CAT)
+    assert running.result()["status"] == "succeeded"
+    assert running.cancel() == 404
+    assert server.call("POST", "/predictions/nobody/cancel")[0] == 404
+
+
+def test_a_client_that_leaves_frees_its_rows(server):
+    body = json.dumps({"input": CAT | {"num_inference_steps": 480, "num_outputs": 4}}).encode()
+    head = f"POST /predictions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
+        server.wait("progress", lambda: "2/480 [" in server.log())
+    server.wait("the end of it", lambda: server.predict(**CAT)["metrics"]["batch_rows"] == 2, seconds=60)
+    assert "480/480" not in server.log()

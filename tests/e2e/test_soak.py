@@ -1,0 +1,18 @@
+"""`script/soak`, in short: what 1,000 predictions leave behind is measured by the command itself."""
+
+import json
+import subprocess
+
+from e2e.conftest import ROOT
+
+
+def test_a_short_soak_draws_nothing_wrong_and_leaves_nothing_behind():
+    done = subprocess.run(
+        [ROOT / "script" / "soak", "--predictions", "80", "--rest", "1"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["predictions"], report["wrong"]) == (80, 0)
+    assert abs(report["fd_growth"]) <= 8
+    assert abs(report["thread_growth"]) <= 8
+    assert report["rss_growth"] < 0.3

@@ -1,0 +1,48 @@
+"""The two READMEs say the same, and point at what is there."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from jsd.request import Request
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGLISH, JAPANESE = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.ja.md"))
+
+
+def code(text: str) -> list[str]:
+    return re.findall(r"^```\w+\n(.*?)^```", text, re.S | re.M)
+
+
+def test_both_have_the_same_code():
+    assert code(ENGLISH) == code(JAPANESE)
+
+
+@pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
+def test_links_lead_somewhere(text):
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert len(links) > 10
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert not path or (ROOT / path).exists(), link
+        if anchor and not path:
+            headings = [
+                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+                for title in re.findall(r"^#+ (.*)$", text, re.M)
+            ]
+            assert anchor in headings, link
+
+
+@pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
+def test_every_input_is_listed(text):
+    listed = re.findall(r"^\| ([a-z_, 、または or]+?) \|", text, re.M)
+    names = {name for cell in listed for name in re.findall(r"[a-z_]+", cell)}
+    assert {field.name for field in fields(Request)} - {"guidance_interval"} <= names
+
+
+def test_every_script_a_reader_is_told_to_run_is_there():
+    told = set(re.findall(r"\bscript/[a-z-]+", ENGLISH))
+    assert {"script/predict", "script/test", "script/serve", "script/soak"} <= told
+    assert all((ROOT / script).is_file() for script in told)
