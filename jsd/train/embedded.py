@@ -229,6 +229,7 @@ def run_stage(
         make_accelerator(cpu=True),
         timestep=timestep,
         on_save=show,
+        terms={"two": course.two, "noisy": course.noisy},
     )
     unet.set_default_attn_processor()
     unet.requires_grad_(True)

@@ -12,9 +12,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,6 +94,7 @@ def fit(
     groups: list[dict] | None = None,
     on_save: Callable[[int], None] = lambda step: None,
     data: Data | None = None,
+    terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Train what is not frozen of `model` in place, to its averaged weights.
 
@@ -100,8 +102,10 @@ def fit(
     several processes its forward has to be what makes the loss. Writes `folder`/`name`-STEP (checkpoints, the last
     two) and `name`.jsonl (the curve); resumes from the newest. `groups` are optimizer groups whose "lr_scale"
     multiplies the learning rate. `on_save(step)` runs in the main process after each checkpoint, with the averaged
-    weights in the model. `data` is taken up where the checkpoint left it. Raises FloatingPointError when the loss or
-    its gradient is not finite, ValueError where the parameters are spread over processes (FSDP, DeepSpeed).
+    weights in the model. `data` is taken up where the checkpoint left it. `terms` (JSON values) are what a run has to
+    share with the one it goes on from, besides the plan. Raises FloatingPointError when the loss or its gradient is not
+    finite, ValueError when the checkpoint is of another plan or other terms, or where the parameters are spread over
+    processes (FSDP, DeepSpeed).
     """
     if accelerator.distributed_type not in (DistributedType.NO, *REPLICATED):
         raise ValueError(
@@ -114,8 +118,10 @@ def fit(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     ema = EMAModel(parameters, decay=plan.ema, use_ema_warmup=True, power=0.75, foreach=True)
-    start = 0
+    start, terms = 0, json.loads(json.dumps({**asdict(plan), **terms}))
+    del terms["save_every"]  # changes nothing
     if found := checkpoints(folder, name):
+        _check_terms(found[-1], terms)
         start = _load(found[-1], accelerator, ema, data)
     curve = _Curve(folder / f"{name}.jsonl", start) if accelerator.is_main_process else None
     wrapped.train()
@@ -153,7 +159,7 @@ def fit(
                 curve.write(row)
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            _save(folder, name, step + 1, accelerator, ema, data)
+            _save(folder, name, step + 1, terms, accelerator, ema, data)
             _swap(ema, parameters)
             wrapped.eval()
             if accelerator.is_main_process:
@@ -185,7 +191,9 @@ def load_average(checkpoint: Path) -> list[torch.Tensor]:
     return torch.load(checkpoint / "ema.pt", weights_only=True, map_location="cpu")["shadow_params"]
 
 
-def _save(folder: Path, name: str, step: int, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> None:
+def _save(
+    folder: Path, name: str, step: int, terms: dict, accelerator: Accelerator, ema: EMAModel, data: Data | None
+) -> None:
     """Write a checkpoint under a temporary name, rename it, and remove all but the last."""
     target = folder / f"{name}-{step:07d}"
     work = folder / f"{name}.tmp"
@@ -196,12 +204,23 @@ def _save(folder: Path, name: str, step: int, accelerator: Accelerator, ema: EMA
     places = gather_object([data.place()]) if data else []
     if accelerator.is_main_process:
         torch.save(ema.state_dict(), work / "ema.pt")
-        (work / "progress.json").write_text(json.dumps({"step": step, "data": places}))
+        (work / "progress.json").write_text(json.dumps({"step": step, "data": places, "terms": terms}))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(work, target)
         for old in checkpoints(folder, name)[:-KEPT]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
+
+
+def _check_terms(checkpoint: Path, terms: dict) -> None:
+    """Raises ValueError if a checkpoint was written under other terms: what goes on from it would be neither run."""
+    before = json.loads((checkpoint / "progress.json").read_text())["terms"]
+    for key in before.keys() | terms.keys():
+        if before.get(key) != terms.get(key):
+            raise ValueError(
+                f"{checkpoint}: was begun with {key} {before.get(key)}, not {terms.get(key)}; go on with the same, or "
+                "move its checkpoints away to begin again"
+            )
 
 
 def _load(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> int:

@@ -9,9 +9,10 @@
 After the 2022 README ("Training") and PITI (arXiv 2205.12952, sec. 3.2). The VAE stays as it is throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,13 @@ def train_denoiser(
     timestep: Callable[[torch.Tensor, int], torch.Tensor] = lambda t, step: t,
     data: Data | None = None,
     on_save: Callable[[int], None] = lambda step: None,
+    terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Train what is not frozen of `model` under the diffusion loss.
 
     `source(step, rng)` gives the batches; a share `dropout` of their ids is replaced by `empty` (tokens), the ids of an
     empty caption, for guidance (arXiv 2207.12598, sec. 3.2). `timestep(t, step)` may move the uniform timesteps.
-    Raises what `fit` raises.
+    `data`, `on_save`, `terms` and what is raised are `fit`'s.
     """
     timesteps = model.scheduler.config.num_train_timesteps
 
@@ -115,7 +117,7 @@ def train_denoiser(
         ids = torch.where(u[:, None] < dropout, empty, ids)
         return model(*(x.to(accelerator.device) for x in (x_0, ids, eps, timestep(t, step)))), {}
 
-    fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data)
+    fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=terms)
 
 
 def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:

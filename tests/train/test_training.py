@@ -55,6 +55,14 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path):
     assert not list((tmp_path / "b").glob("*.tmp"))
 
 
+@pytest.mark.parametrize(("other", "named"), [({"lr": 2e-2}, "lr 0.01, not 0.02"), ({"steps": 41}, "steps 40, not 41")])
+def test_a_run_does_not_go_on_under_another_plan(tmp_path, other, named):
+    with pytest.raises(KeyboardInterrupt):
+        regression(tmp_path, 40, stop_at=27)
+    with pytest.raises(ValueError, match=f"line-0000020: was begun with {named}"):
+        regression(tmp_path, **{"steps": 40, **other})
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_it(tmp_path):
     model = torch.nn.Linear(1, 1)
 
