@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 
 from jsd import sampling, weights
 from jsd.request import Request
-from jsd.train import embedded
+from jsd.train import embedded, studio
 from jsd.train.drawings import Concept, Drawing
 from jsd.train.fit import Plan
 from jsd.train.pictures import Pictures
@@ -28,7 +28,7 @@ def short_recipe(monkeypatch):
     ]
     monkeypatch.setattr(embedded, "fetch", lambda folder: None)
     monkeypatch.setattr(embedded, "load_drawings", lambda folder: drawings)
-    monkeypatch.setattr(embedded, "tokenizer_texts", partial(embedded.tokenizer_texts, count=500))
+    monkeypatch.setattr(studio, "tokenizer_texts", partial(studio.tokenizer_texts, count=500))
     for name in ("TEXT", "ENCODER", "SAFETY"):
         monkeypatch.setattr(embedded, name, Plan(1, 1e-3))
     monkeypatch.setattr(
@@ -68,7 +68,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(short_recipe, tmp_path):
 def test_two_things_have_their_share_of_the_pictures(short_recipe, share):
     drawings = embedded.load_drawings(None)
     index = Pictures(None, [(0,), (1,), (2,), (0, 1), (1, 2)], ["plain", "oil", "plain", "plain", "oil"])
-    weights = embedded.picture_weights(drawings, index, share)
+    weights = studio.picture_weights(drawings, index, share)
     assert weights.sum() == pytest.approx(1)
     assert weights[3:].sum() == pytest.approx(share)
     assert weights[0] == pytest.approx(2.5 * weights[1])
