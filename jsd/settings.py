@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsd import watermark, weights
-from jsd.manifest import Verification, begin_verification
+from jsd.manifest import begin_verification
 from jsd.memory import without_collector
 from jsd.request import SettingError, shown
 
@@ -30,25 +30,26 @@ if TYPE_CHECKING:
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
-def load_components(folder: str | Path | Verification | None = None) -> Components:
+def load_components(folder: str | Path | None = None) -> Components:
     """The model chosen by the environment, or the one in `folder`, verified, loaded and announced on stdout.
 
     Raises `WeightsError` for a bad model folder, `SettingError` for any bad setting, `RuntimeError` if the watermark
     can't be computed here.
+    """
+    return _begin_loading(folder)()
+
+
+def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
+    """Begin what `load_components` does: what is returned waits for the end of it, and can be called on the thread that
+    the model will compute on.
     """
     dtype = _choice("JSD_DTYPE", None, DTYPES)  # all told before the seconds that loading takes
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
     lora = os.environ.get("JSD_LORA") or None
     max_batch_rows()
-    if not isinstance(folder, Verification):
-        folder = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
+    verification = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
     import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()  # one a model part: they bury what the log has to say
 
     device = os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -57,17 +58,31 @@ def load_components(folder: str | Path | Verification | None = None) -> Componen
         raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
     if dtype is None:
         dtype = "fp32" if torch.device(device).type == "cpu" else "fp16"
-    watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
+    loading = weights.begin_loading(verification, device, getattr(torch, DTYPES[dtype]), checked)
 
-    components = weights.load(folder, device, getattr(torch, DTYPES[dtype]), safety_checker=checked, lora=lora)
-    facts = [f"weights {folder.folder} ({components.name})", f"device {device}", dtype]
-    facts.append("safety checker on" if checked else "safety checker off")
-    facts += [f"LoRA {lora}"] if lora else []
-    if compiled:
-        _compile(components)
-        facts.append("compiled")
-    print(", ".join(facts), flush=True)
-    return components
+    def finish() -> Components:
+        _quiet()
+        watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
+        components = loading.finish(lora)
+        facts = [f"weights {verification.folder} ({components.name})", f"device {device}", dtype]
+        facts.append("safety checker on" if checked else "safety checker off")
+        facts += [f"LoRA {lora}"] if lora else []
+        if compiled:
+            _compile(components)
+            facts.append("compiled")
+        print(", ".join(facts), flush=True)
+        return components
+
+    return finish
+
+
+def _quiet() -> None:
+    """No progress bars, one a model part: they bury what the log has to say."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
 
 
 def _compile(components: Components) -> None:
@@ -86,10 +101,10 @@ def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> En
     """An engine with the model chosen by the environment. Raises what `load_components` raises."""
     rows = max_batch_rows()
     with without_collector():
-        verification = begin_verification(weights.find_weights())  # goes on while libraries are imported
+        finish = _begin_loading()  # goes on while libraries are imported
         from jsd.engine import Engine
 
-        return Engine(lambda: load_components(verification), max_batch_rows=rows, on_lost=on_lost)
+        return Engine(finish, max_batch_rows=rows, on_lost=on_lost)
 
 
 def max_batch_rows() -> int | None:

@@ -8,6 +8,7 @@ read, never a pickle, and nothing comes over the network.
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,60 +55,85 @@ def find_weights(folder: str | Path | None = None) -> Path:
 
 
 def load(
-    folder: str | Path | Verification,
+    folder: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     safety_checker: bool = True,
     lora: str | Path | None = None,
 ) -> Components:
-    """Verify `folder`, or go on with a verification of it, and load it onto `device`, with the adapter in the file
-    `lora` merged into its UNet.
+    """Verify `folder` and load it onto `device`, with the adapter in the file `lora` merged into its UNet.
 
     `dtype` is float32 on a CPU and float16 elsewhere unless given. With `safety_checker=False` the checker is not
     loaded; with True a folder without one is an error, so that leaving it out is always the deployer's choice.
     Raises `WeightsError` if the folder fails verification, a tensor is missing or left over, or parts do not fit.
     """
-    # The parts are read while their hashes are computed, and nothing is given out before those are right. What they
-    # say goes before what a loader makes of the file.
-    verification = folder if isinstance(folder, Verification) else begin_verification(folder)
-    try:
-        return _load(verification, device, dtype, safety_checker, lora)
-    finally:
-        verification.finish()
+    return begin_loading(folder, device, dtype, safety_checker).finish(lora)
 
 
-def _load(
-    verification: Verification,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    safety_checker: bool,
-    lora: str | Path | None,
-) -> Components:
+@dataclass(frozen=True)
+class Loading:
+    """A model folder whose tensors are being read, on a thread of its own, once their hashes are right."""
+
+    verification: Verification
+    device: torch.device
+    dtype: torch.dtype
+    tensors: dict[str, Future[dict[str, torch.Tensor]]]
+
+    def finish(self, lora: str | Path | None = None) -> Components:
+        """The components, as `load` describes them."""
+        try:
+            return _load(self, lora)
+        finally:
+            for reading in self.tensors.values():
+                reading.cancel()
+            self.verification.finish()  # what the hashes say goes before what a loader makes of a file
+
+
+def begin_loading(
+    folder: str | Path | Verification,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    safety_checker: bool = True,
+) -> Loading:
+    """Begin what `load` does, or go on with a verification of the folder: the models' classes can be imported while
+    the tensors are read. Raises `WeightsError`.
+    """
     import torch
 
+    verification = folder if isinstance(folder, Verification) else begin_verification(folder)
+    parts = ["unet", "text_encoder", "vae"]
+    if safety_checker:
+        checker = verification.folder / "safety_checker"
+        if not checker.is_dir():
+            verification.finish()
+            raise WeightsError(f"{checker}: missing; add one, or switch it off (JSD_SAFETY_CHECKER)")
+        parts.append("safety_checker")
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else torch.float16
+    reader = ThreadPoolExecutor(1, "jsd-read")
+    tensors = {part: reader.submit(_tensors, verification, part, device, dtype) for part in parts}
+    reader.shutdown(wait=False)  # it ends with its work: OpenMP keeps workers for every thread that ever computed
+    return Loading(verification, device, dtype, tensors)
+
+
+def _load(loading: Loading, lora: str | Path | None) -> Components:
+    verification, device = loading.verification, loading.device
     folder, manifest = verification.folder, verification.manifest
     AutoencoderKL, UNet2DConditionModel, StableDiffusionSafetyChecker, CLIPImageProcessorPil, CLIPTextModel = (
         import_models()
     )
-
-    device = torch.device(device)
-    if dtype is None:
-        dtype = torch.float32 if device.type == "cpu" else torch.float16
-
-    classes = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel, "vae": AutoencoderKL}
+    classes = {
+        "unet": UNet2DConditionModel,
+        "text_encoder": CLIPTextModel,
+        "vae": AutoencoderKL,
+        "safety_checker": StableDiffusionSafetyChecker,
+    }
     processor = None
-    if safety_checker:
-        if not (folder / "safety_checker").is_dir():
-            raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or switch it off (JSD_SAFETY_CHECKER)")
-        classes["safety_checker"] = StableDiffusionSafetyChecker
+    if "safety_checker" in loading.tensors:
         processor = CLIPImageProcessorPil(**read_json(verification.file("feature_extractor/preprocessor_config.json")))
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    # A third faster on a CPU, and what GPUs want; the UNet's speed does not depend on it.
-    layouts = {"vae": torch.channels_last}
-    models = {
-        part: _read(verification, part, model_class, device, dtype, layouts.get(part, torch.preserve_format))
-        for part, model_class in classes.items()
-    }
+    models = {part: _model(loading, part, classes[part]) for part in loading.tensors}
     text_encoder, unet, vae = (models[part] for part in ("text_encoder", "unet", "vae"))
     if lora:
         from jsd.lora import merge_lora
@@ -134,7 +160,7 @@ def _load(
         safety_checker=models.get("safety_checker"),
         image_processor=processor,
         device=device,
-        dtype=dtype,
+        dtype=loading.dtype,
     )
 
 
@@ -147,30 +173,34 @@ def import_models() -> tuple[type, ...]:
     return AutoencoderKL, UNet2DConditionModel, StableDiffusionSafetyChecker, CLIPImageProcessorPil, CLIPTextModel
 
 
-def _read(
-    verification: Verification,
-    part: str,
-    model_class: type,
-    device: torch.device,
-    dtype: torch.dtype,
-    layout: torch.memory_format,
-) -> Any:
-    """One part: each tensor goes from its file to the device, in its type and, where it has four dimensions, its
-    layout at once, because fresh memory is what loading waits for. `load_model` takes a fifth longer.
-
-    Raises `WeightsError`.
+def _tensors(
+    verification: Verification, part: str, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The tensors of one part: each goes from its file to the device, in its type and layout at once, because fresh
+    memory is what loading waits for.
     """
     import torch
-    from accelerate import init_empty_weights  # noqa: TID251 - as diffusers does it
     from safetensors import safe_open
+
+    verification.finish()
+    # A third faster on a CPU, and what GPUs want; the UNet's speed does not depend on it.
+    layout = torch.channels_last if part == "vae" else torch.preserve_format
 
     def placed(tensor: torch.Tensor) -> torch.Tensor:
         # Copied, or a tensor of the wanted type would be a view of the file, and change with it.
         memory_format = layout if tensor.dim() == 4 else torch.preserve_format
         return tensor.to(dtype, copy=True, memory_format=memory_format)
 
-    folder, file = verification.folder / part, verification.weights(part)
-    config = read_json(verification.file(f"{part}/config.json"))
+    with safe_open(verification.weights(part), "pt", device=str(device)) as data:
+        return {name: placed(data.get_tensor(name)) for name in data.keys()}  # noqa: SIM118
+
+
+def _model(loading: Loading, part: str, model_class: type) -> Any:
+    """One part, around the tensors that are being read. `load_model` takes a fifth longer. Raises `WeightsError`."""
+    from accelerate import init_empty_weights  # noqa: TID251 - as diffusers does it
+
+    folder = loading.verification.folder / part
+    config = read_json(loading.verification.file(f"{part}/config.json"))
     config = {key: value for key, value in config.items() if "attn_implementation" not in key}  # may name code to fetch
     try:
         with init_empty_weights(include_buffers=False):
@@ -178,8 +208,9 @@ def _read(
                 model = model_class.from_config(config)
             else:
                 model = model_class(model_class.config_class.from_dict(config))
-        with safe_open(file, "pt", device=str(device)) as data:
-            tensors = {name: placed(data.get_tensor(name)) for name in data.keys()}  # noqa: SIM118
+        tensors = loading.tensors[part].result()
+    except WeightsError:
+        raise
     except Exception as error:
         raise _not_loadable(folder, model_class, error) from error
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -188,7 +219,7 @@ def _read(
     _check_none(folder, "unexpected keys", tensors.keys() - both)
     _check_none(folder, "mismatched keys", {name for name in both if wanted[name] != tensors[name].shape})
     model.load_state_dict(tensors, assign=True)
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(loading.device).eval().requires_grad_(False)
 
 
 def load_model(model_class: type, folder: Path, dtype: torch.dtype) -> Any:
