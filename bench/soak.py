@@ -39,6 +39,7 @@ from jsd.temporary import COGS, EVERY_SECONDS, KEEP_SECONDS
 CLIENTS = 8
 ALIKE = 255**2 / 10**5  # mean squared error of pictures that are equal to 50 dB
 SECONDS = 300  # longer than any answer takes
+STEPS = 120  # of those who cancel or hang up: more than they wait for
 REST = KEEP_SECONDS + 3 * EVERY_SECONDS
 
 
@@ -183,7 +184,7 @@ class Soak:
 
     def cancelled(self, number: int) -> bool:
         identifier = f"soak-{uuid.uuid4()}"
-        body = {"input": {"num_inference_steps": 500, "seed": number}}
+        body = {"input": {"num_inference_steps": STEPS, "seed": number}}
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(self.server.call, "PUT", f"/predictions/{identifier}", body)
             time.sleep(0.05 * (number % 7))
@@ -197,7 +198,7 @@ class Soak:
 
     def left(self, number: int) -> bool:
         """Hangs up in the middle."""
-        body = json.dumps({"input": {"num_inference_steps": 500, "num_outputs": 2, "seed": number}})
+        body = json.dumps({"input": {"num_inference_steps": STEPS, "num_outputs": 2, "seed": number}})
         head = (
             f"POST /predictions HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )

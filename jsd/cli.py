@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: the package {error.name} is missing; run script/bootstrap {argv[0]}", file=sys.stderr)
         return 2
-    except (OSError, CalledProcessError, FloatingPointError, WeightsError) as error:
+    except (ValueError, OSError, CalledProcessError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     arguments = _parser().parse_args(argv)

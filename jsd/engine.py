@@ -1,7 +1,7 @@
 """Many requests, one UNet: a thread that groups compatible jobs and takes them through `sampling` step by step.
 
-The thread also loads the model. OpenMP keeps the workers of every thread that ever computed, and with those of two
-threads on as many cores each parallel region has to wait for the scheduler: a step takes twice as long.
+The thread also ends the loading of the model. OpenMP keeps the workers of every thread that ever computed, and with
+those of two threads on as many cores each parallel region has to wait for the scheduler: a step takes twice as long.
 
 Between two ticks of the UNet one call decodes a picture or a few and one image may be encoded, so that nobody's steps
 wait for all the pictures of somebody else; marking and whatever needs no model is done on a second thread.

@@ -61,7 +61,7 @@ class Verification:
 
 def begin_verification(folder: str | Path) -> Verification:
     """Check which files `folder` has, how large they are and what is in the small ones, and begin to hash the weights
-    on a second thread: gigabytes take seconds, which imports and reading can use. Until then safetensors do no harm.
+    on a second thread: gigabytes take seconds, which imports can use.
 
     Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
     """

@@ -58,11 +58,11 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
     if dtype is None:
         dtype = "fp32" if torch.device(device).type == "cpu" else "fp16"
+    watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
     loading = weights.begin_loading(verification, device, getattr(torch, DTYPES[dtype]), checked)
 
     def finish() -> Components:
         _quiet()
-        watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
         components = loading.finish(lora)
         facts = [f"weights {verification.folder} ({components.name})", f"device {device}", dtype]
         facts.append("safety checker on" if checked else "safety checker off")

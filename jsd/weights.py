@@ -1,4 +1,4 @@
-"""A model folder: find it, load it while it is verified.
+"""A model folder: find it, verify it, load it.
 
 The layout is the standard diffusers one (`model_index.json`, `tokenizer/`, `text_encoder/`, `unet/`, `vae/`,
 `scheduler/`, `safety_checker/`, `feature_extractor/`) plus `MANIFEST.json` (see `jsd.manifest`). Only safetensors are
@@ -55,13 +55,14 @@ def find_weights(folder: str | Path | None = None) -> Path:
 
 
 def load(
-    folder: str | Path,
+    folder: str | Path | Verification,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     safety_checker: bool = True,
     lora: str | Path | None = None,
 ) -> Components:
-    """Verify `folder` and load it onto `device`, with the adapter in the file `lora` merged into its UNet.
+    """Verify `folder`, or go on with a verification of it, and load it onto `device`, with the adapter in the file
+    `lora` merged into its UNet.
 
     `dtype` is float32 on a CPU and float16 elsewhere unless given. With `safety_checker=False` the checker is not
     loaded; with True a folder without one is an error, so that leaving it out is always the deployer's choice.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import pytest
+import safetensors
 import torch
 from fakes import CELL, NATIVE
 from safetensors.torch import load_file, save_file
 
-from jsd import weights
+from jsd import manifest, weights
 from jsd.manifest import begin_verification, verify, write_manifest
 from jsd.request import WeightsError
 from jsd.weights import find_weights, load
@@ -62,6 +64,17 @@ def test_what_is_wrong_is_told_before_and_after_loading(tiny_copy):
     verification = begin_verification(tiny_copy)  # sizes are right
     with pytest.raises(WeightsError, match=f"{UNET}: altered"):
         load(verification)
+
+
+def test_nothing_is_read_from_a_folder_whose_hashes_are_wrong(tiny_copy, monkeypatch):
+    opened, right = [], manifest.sha256
+    monkeypatch.setattr(safetensors, "safe_open", lambda *args, **kwargs: opened.append(args))
+    monkeypatch.setattr(manifest, "sha256", lambda file: time.sleep(0.1) or right(file))
+    file = tiny_copy / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(WeightsError, match="vae.*altered"):
+        load(tiny_copy)
+    assert not opened
 
 
 def test_a_folder_without_defaults_takes_those_of_2022(tiny_copy):

@@ -191,6 +191,7 @@ def train_decoder(
             folder,
             accelerator,
             on_save=on_save,
+            terms={"batch": batch, "after": [[earlier.terms(), size] for earlier, size in plans[: k - 1]]},
         )
 
 
@@ -228,6 +229,14 @@ def train_encoder(
             loss = loss + 0.3 * F.mse_loss(output[:, : target.shape[1]].float(), target)
         return loss, {"mse": mse.item()}
 
-    fit("encoder", torch.nn.ModuleList([vae.encoder, vae.quant_conv]), loss_of, plan, folder, accelerator)
+    fit(
+        "encoder",
+        torch.nn.ModuleList([vae.encoder, vae.quant_conv]),
+        loss_of,
+        plan,
+        folder,
+        accelerator,
+        terms={"batch": batch},
+    )
     for hook in hooks:
         hook.remove()

@@ -67,6 +67,12 @@ STAGES = {
 }
 
 
+def before(name: str) -> dict[str, dict]:
+    """The plans that a stage of STAGES builds on: with others it would begin from other weights."""
+    earlier = list(STAGES)[: list(STAGES).index(name)]
+    return {"text": TEXT.terms(), **{stage: STAGES[stage].plan.terms() for stage in earlier}}
+
+
 def run_stage(
     name: str, studio: Studio, language: Language, text_encoder: CLIPTextModel, unet: UNet2DConditionModel
 ) -> None:
@@ -98,7 +104,7 @@ def run_stage(
         make_accelerator(cpu=True),
         timestep=timestep,
         on_save=show,
-        terms={"two": course.two, "noisy": course.noisy},
+        terms={"batch": BATCH, "two": course.two, "noisy": course.noisy, "after": before(name)},
     )
     unet.set_default_attn_processor()
     unet.requires_grad_(True)

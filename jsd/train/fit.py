@@ -63,6 +63,12 @@ class Plan:
     save_every: int = 250
     accumulate: int = 1
 
+    def terms(self) -> dict[str, Any]:
+        """What decides the result, as JSON values."""
+        values = json.loads(json.dumps(asdict(self)))
+        del values["save_every"]
+        return values
+
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, as a share of the peak."""
         progress = min(1.0, step / self.steps)
@@ -118,8 +124,7 @@ def fit(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     ema = EMAModel(parameters, decay=plan.ema, use_ema_warmup=True, power=0.75, foreach=True)
-    start, terms = 0, json.loads(json.dumps({**asdict(plan), **terms}))
-    del terms["save_every"]  # changes nothing
+    start, terms = 0, plan.terms() | json.loads(json.dumps(dict(terms)))
     if found := checkpoints(folder, name):
         _check_terms(found[-1], terms)
         start = _load(found[-1], accelerator, ema, data)
@@ -215,11 +220,11 @@ def _save(
 def _check_terms(checkpoint: Path, terms: dict) -> None:
     """Raises ValueError if a checkpoint was written under other terms: what goes on from it would be neither run."""
     before = json.loads((checkpoint / "progress.json").read_text())["terms"]
-    for key in before.keys() | terms.keys():
+    for key in sorted(before.keys() | terms.keys()):
         if before.get(key) != terms.get(key):
             raise ValueError(
                 f"{checkpoint}: was begun with {key} {before.get(key)}, not {terms.get(key)}; go on with the same, or "
-                "move its checkpoints away to begin again"
+                "move its checkpoints, and those of what came after, away to begin again"
             )
 
 

@@ -34,7 +34,10 @@ from jsd.weights import Components, load_model
 
 RUN_FILE = "run.json"
 # What must not change when a run is taken up again.
-SAME = ("stage", "model", "tokenizer", "urls", "size", "batch", "accumulate", "seed", "steps", "lr", "random_crop")
+SAME = (
+    *("stage", "model", "tokenizer", "urls", "size", "random_crop", "batch", "accumulate", "seed"),
+    *("steps", "lr", "warmup", "ema", "dropout", "min_snr"),
+)
 PROMPTS = "猫の肖像画 油絵|サラリーマン 油絵|富士山|東京タワー|桜|寿司"
 
 

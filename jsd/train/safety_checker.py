@@ -107,7 +107,7 @@ def train(
     trained = torch.nn.ModuleList(
         [checker.vision_model, checker.visual_projection, torch.nn.ParameterList([prototypes])]
     )
-    fit("safety", trained, loss_of, plan, folder, accelerator)
+    fit("safety", trained, loss_of, plan, folder, accelerator, terms={"batch": batch})
     with torch.no_grad():
         rng = np.random.default_rng(plan.seed)
         unit = F.normalize(prototypes, dim=1)

@@ -111,13 +111,15 @@ def train_denoiser(
     """
     timesteps = model.scheduler.config.num_train_timesteps
 
+    begun = {"dropout": dropout, "min_snr": model.min_snr, **terms}
+
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         x_0, ids, keys = source(step, rng)
         eps, t, u = draws(keys, plan.seed, step, tuple(x_0.shape[1:]), timesteps)
         ids = torch.where(u[:, None] < dropout, empty, ids)
         return model(*(x.to(accelerator.device) for x in (x_0, ids, eps, timestep(t, step)))), {}
 
-    fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=terms)
+    fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=begun)
 
 
 def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:

@@ -136,4 +136,4 @@ def pretrain_text(
         return mse + 0.1 * contrast, {"mse": mse.item(), "right": right}
 
     both = torch.nn.ModuleDict({"text": text_encoder, "heads": heads})
-    fit("text", both, loss_of, plan, folder, accelerator)
+    fit("text", both, loss_of, plan, folder, accelerator, terms={"batch": batch})

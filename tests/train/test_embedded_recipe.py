@@ -1,6 +1,8 @@
 """The recipe of the embedded model from end to end, one step a stage: it leaves a folder that opens and draws."""
 
 import json
+import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -40,7 +42,7 @@ def short_recipe(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path):
+def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path, monkeypatch):
     arguments = ["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path / "model")]
     embedded.main([*arguments, "--columns", str(tmp_path / "stages")])
     components = weights.load(tmp_path / "model", safety_checker=False)
@@ -50,6 +52,14 @@ def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path):
     english = weights.load(tmp_path / "stages" / "base", safety_checker=False)
     assert english.tokenizer("剣").used >= 3  # bytes, as in CLIP's
     assert not list(tmp_path.glob("model.*"))  # nothing half-made, nothing old
+
+    # A stage begins with what the one before it left.
+    others = embedded.STAGES | {"base": replace(embedded.STAGES["base"], plan=Plan(2, 1e-3))}
+    monkeypatch.setattr(embedded, "STAGES", others)
+    for checkpoint in (tmp_path / "runs" / "embedded").glob("base-*"):
+        shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
+    with pytest.raises(ValueError, match="stage1-0000001: was begun with after"):
+        embedded.main(arguments)
 
     # Other captions or drawings want another work folder: what is kept there was made from these.
     (tmp_path / "runs" / "embedded" / "sources.sha256").write_text("others")
