@@ -1,6 +1,6 @@
 """The import name of 2022: `from japanese_stable_diffusion import JapaneseStableDiffusionPipeline` still works."""
 
-from jsd.pipelines import (
+from jsd.genuine.pipelines import (
     JapaneseStableDiffusionImg2ImgPipeline,
     JapaneseStableDiffusionInpaintPipeline,
     JapaneseStableDiffusionPipeline,

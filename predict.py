@@ -1,40 +1,38 @@
-"""The Cog adapter: typed inputs -> `Request` -> engine -> files. Nothing else lives here.
+"""The Cog adapter: inputs -> `Request` -> engine -> files.
 
-Cog reads the inputs from this file's text, so choices, defaults and limits are literals; a test holds them equal to
+Cog reads the inputs from the text of this file, so choices, defaults and limits are literals. A test compares them with
 those of `jsd.request`.
 """
 
 import asyncio
 import contextvars
 import os
-import signal
 import time
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path as LocalPath
 
 import cog
-import coglet
 import PIL.Image
 from cog import BasePredictor, Input, Path
 from tqdm import tqdm
 
+from cog_folders import PredictionFolders, leave
 from jsd import images, settings
-from jsd.request import InputError, Progress, Request, Result, shown
-from jsd.temporary import TemporaryFolders
-
-LEAVE_SECONDS = 5  # for answers to go out, and health checks to be answered
+from jsd.errors import InputError, shown
+from jsd.request import Progress, Request
+from jsd.result import Result
 
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
-        """Load the model and start the engine. Raises `WeightsError` or `SettingError`, naming the file or setting."""
-        self.engine = settings.make_engine(on_lost=partial(_leave, os.getppid()))
-        self.reading = asyncio.Semaphore(2)
-        self.folders = TemporaryFolders()
+        """Load the model and start the engine. Raises the errors of `settings.load_components`."""
+        self.engine = settings.make_engine(on_lost=partial(leave, os.getppid()))
+        self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
+        self.folders = PredictionFolders()
 
     def healthcheck(self) -> bool:
-        """Whether pictures can be drawn. When they can't any more, the server ends some seconds later."""
+        """Whether pictures can be drawn. If not, the server ends some seconds later."""
         return self.engine.lost is None
 
     @cog.concurrent(max=32)
@@ -51,10 +49,7 @@ class Predictor(BasePredictor):
             description="What the picture must not show. Has no effect when guidance_scale is 1.",
             max_length=2000,
         ),
-        image: Path | None = Input(
-            default=None,
-            description="A picture to start from (png, jpeg, webp).",
-        ),
+        image: Path | None = Input(default=None, description="A picture to start from (png, jpeg, webp)."),
         mask: Path | None = Input(
             default=None,
             description="Where to repaint `image`: white is repainted, black kept. Needs image.",
@@ -84,12 +79,7 @@ class Predictor(BasePredictor):
             ge=1,
             le=500,
         ),
-        steps: int | None = Input(
-            default=None,
-            description="Another name for num_inference_steps.",
-            ge=1,
-            le=500,
-        ),
+        steps: int | None = Input(default=None, description="Another name for num_inference_steps.", ge=1, le=500),
         guidance_scale: float | None = Input(
             default=None,
             description="How closely to follow the prompt; 1: no guidance, half the work. Left out: the model's own.",
@@ -129,7 +119,7 @@ class Predictor(BasePredictor):
             le=100,
         ),
     ) -> list[Path]:
-        """Draw the prompt: one file a picture, those the safety checker holds back left out."""
+        """Draw the prompt. Returns one file per picture, without those that the safety checker holds back."""
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         with self.folders.prediction():
@@ -149,96 +139,43 @@ class Predictor(BasePredictor):
                 mask=await self._read("mask", mask),
                 prompt_strength=prompt_strength,
             )
-            # Cancelling this coroutine cancels the engine's future, which frees the job's rows by the next tick.
-            result = await asyncio.wrap_future(await self._submit(request))
+            # Resizing a large picture takes long, so it must not hold up the event loop.
+            request = await asyncio.get_running_loop().run_in_executor(self.readers, self.engine.resolve, request)
+            # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
+            result = await asyncio.wrap_future(self.engine.submit(request, _progress_line()))
             return await asyncio.to_thread(self._save, result)
 
     async def _read(self, name: str, path: Path | None) -> PIL.Image.Image | None:
-        """The picture Cog has put into a temporary file; two at a time, because large ones take memory."""
+        """Read the picture that Cog has put into a temporary file."""
         if path is None:
             return None
-        if not isinstance(path, LocalPath):  # Cog hands on any other string as it is: a path of this machine, say
+        if not isinstance(path, LocalPath):  # Cog hands on any other string as it is, e.g. a path of this machine
             raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
-        async with self.reading:
-            reading = asyncio.ensure_future(asyncio.to_thread(images.read_input, name, path))
-            try:
-                return await asyncio.shield(reading)
-            except asyncio.CancelledError:
-                await asyncio.wait([reading])  # it can't be stopped, and is one of two until it has ended
-                raise
-
-    async def _submit(self, request: Request) -> Future[Result]:
-        """The engine's future for a request, given to it on a thread because fitting a large picture takes long."""
-        submitting = asyncio.ensure_future(asyncio.to_thread(self.engine.submit, request, _progress_line()))
-        try:
-            return await asyncio.shield(submitting)
-        except asyncio.CancelledError:
-            # It can't be stopped, and nobody else would cancel what it brings.
-            submitting.add_done_callback(lambda done: done.exception() or done.result().cancel())
-            raise
+        return await asyncio.get_running_loop().run_in_executor(self.readers, images.read_input, name, path)
 
     def _save(self, result: Result) -> list[Path]:
-        """Files in a folder of this prediction alone, and everything worth knowing as metrics and in the log."""
-        start = time.perf_counter()
-        folder = self.folders.new()
-        request = result.request
-        paths = [
-            images.save(
-                image,
-                folder / f"out-{i}.{request.output_format}",
-                request.output_format,
-                request.output_quality,
-                images.metadata(result, i),
-            )
-            for i, image in enumerate(result.images)
-        ]
-        facts = {
-            "seeds": result.seeds,
-            "model": result.model,
-            "width": request.width,
-            "height": request.height,
-            "num_inference_steps": request.num_inference_steps,
-            "guidance_scale": request.guidance_scale,
-            "guidance_interval": list(request.guidance_interval),
-            "scheduler": request.scheduler,
-            "batch_rows": round(result.batch_rows, 2),
-            "tokens": result.tokens,
-            "truncated_tokens": result.truncated,
-            "flagged": result.flagged,
-            "timings": {
-                name: round(seconds, 4)
-                for name, seconds in {**result.timings, "encode": time.perf_counter() - start}.items()
-            },
-        }
-        for name, value in facts.items():
+        """Write the pictures into a folder of this prediction, and its figures into Cog's metrics and the log."""
+        began = time.perf_counter()
+        folder, request = self.folders.new(), result.request
+        files = [folder / f"out-{i}.{request.output_format}" for i in range(len(result.images))]
+        for i, file in enumerate(files):
+            images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
+        encode = time.perf_counter() - began
+        for name, value in result.metrics(encode=encode).items():
             self.record_metric(name, value)
-        print(", ".join(f"{name} {value}" for name, value in facts.items()))
-        if result.truncated:
-            print(f"prompt, negative_prompt: too long, together their last {result.truncated} tokens were left out")
-        if result.flagged:
-            print(f"NSFW content detected: {result.flagged} of {request.num_outputs} pictures were left out")
-        return [Path(path) for path in paths]
+        print("\n".join([result.log_line(encode=encode), *result.notes()]))
+        return [Path(file) for file in files]
 
 
 def _progress_line() -> Progress:
-    """A callback for the engine's thread that prints tqdm-shaped lines, which Replicate's clients read, into the log
-    of the prediction that asked: Cog tells predictions apart by context."""
-    loop, context, start = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
+    """A callback that prints progress into the log of the current prediction, as lines in tqdm's format.
+
+    Replicate's clients read such lines. The engine's thread calls it, but Cog tells predictions apart by context.
+    """
+    loop, context, began = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
 
     def progress(done: int, total: int) -> None:
-        line = tqdm.format_meter(done, total, time.perf_counter() - start)
+        line = tqdm.format_meter(done, total, time.perf_counter() - began)
         loop.call_soon_threadsafe(print, line, context=context)
 
     return progress
-
-
-def _leave(server: int, error: Exception) -> None:
-    """End the server, process `server`: nothing can be drawn any more, and whoever started it can start it again.
-
-    Cog's server would outlive this process, which is its worker, and answer 409 for ever.
-    """
-    print(f"nothing can be drawn any more ({error}): this server ends in {LEAVE_SECONDS} seconds", flush=True)
-    for number in (signal.SIGTERM, signal.SIGKILL) if coglet.server.active else ():
-        time.sleep(LEAVE_SECONDS)
-        if os.getppid() == server:
-            os.kill(server, number)

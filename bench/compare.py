@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from bench import serving, single
 from bench.serving import PROMPTS, Contender
-from jsd.manifest import MANIFEST
-from jsd.weights import find_weights
+from jsd.manifest import MANIFEST, find_weights
 
 EQUAL = {"scheduler": "DDIM", "num_inference_steps": 12}
 CLIENTS = (1, 2, 4, 8, 16)

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jsd import latents, sampling, settings
-from jsd.eval import judge as judges
-from jsd.eval.prompts import Task, sample_pairs
-from jsd.eval.quality import draw, report
+from embedded import judge as judges
+from embedded.drawings import fetch, load_drawings
+from embedded.evaluate import draw, report
+from embedded.prompts import Task, sample_pairs
+from jsd import sampling, settings, vae
+from jsd.model import Components
 from jsd.request import MAX_STEPS, Request
 from jsd.schedulers import make_scheduler, set_timesteps
-from jsd.train.drawings import fetch, load_drawings
-from jsd.weights import Components
 
 DETERMINISTIC = ("DDIM", "K_LMS", "PNDM", "K_EULER", "K_HEUN", "DPM_SOLVER_PP_2M_KARRAS", "UNI_PC")
 STEPS = (4, 6, 8, 12, 16, 25, 50)
@@ -65,7 +65,7 @@ def run(components: Components, setting: Setting, prompts: Sequence[str]) -> tup
         while not jobs[0].finished:
             rows += sum(len(job.next_context) for job in jobs)
             sampling.step(components, jobs)
-        pictures += [latents.decode(components, job.x_t)[0] for job in jobs]
+        pictures += [vae.decode(components, job.x_t)[0] for job in jobs]
     return np.stack([np.asarray(picture) for picture in pictures]), rows / len(prompts)
 
 

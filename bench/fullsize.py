@@ -75,7 +75,7 @@ def make(folder: Path) -> None:
 
 
 def convert(folder: Path, mark: Callable[[str], None]) -> None:
-    from jsd.convert import convert
+    from jsd.genuine.convert import convert
 
     mark("import")
     convert(folder, converted(folder))
@@ -87,7 +87,7 @@ def train(stage: str, folder: Path, mark: Callable[[str], None]) -> None:
     import torch
 
     from bench.training import make_pictures
-    from jsd.train import loop
+    from jsd.train import run_stage
 
     mark("import")
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
@@ -109,7 +109,7 @@ def train(stage: str, folder: Path, mark: Callable[[str], None]) -> None:
         if stage == "stage1":
             flags["tokenizer"] = ROOT / "weights" / "embedded" / "tokenizer"
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        loop.main([*words, "--cpu", "--gradient-checkpointing"])
+        run_stage.main([*words, "--cpu", "--gradient-checkpointing"])
         rows = [json.loads(line) for line in (work / "run" / f"{stage}.jsonl").read_text().splitlines()]
         assert all(torch.isfinite(torch.tensor(row["loss"])) for row in rows)
     mark("train")

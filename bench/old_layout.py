@@ -1,4 +1,4 @@
-"""Write a model folder as it was in 2022: what `jsd.convert` reads, for its tests and for the full-size check."""
+"""Write a model folder as it was in 2022: what `jsd.genuine.convert` reads, for its tests and the full-size bench."""
 
 import json
 from pathlib import Path

@@ -29,11 +29,11 @@ def latency(folder: Path, equal: dict[str, Any], pairs: int) -> dict[str, list[f
     import torch
     from diffusers import LMSDiscreteScheduler, StableDiffusionPipeline
 
-    from jsd import sampling, weights
+    from jsd import model, sampling
     from jsd.request import Request
     from jsd.schedulers import make_scheduler
 
-    components = weights.load(folder)
+    components = model.load(folder)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     guidance = components.defaults.guidance_scale
@@ -79,9 +79,9 @@ def gemm_share(folder: Path, rows: int = 2) -> dict[str, float]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from jsd import weights
+    from jsd import model
 
-    unet = weights.load(folder, safety_checker=False).unet
+    unet = model.load(folder, safety_checker=False).unet
     size, channels = unet.config.sample_size, unet.config.in_channels
     x = torch.randn(rows, channels, size, size)
     states = torch.randn(rows, 77, unet.config.cross_attention_dim)
@@ -119,9 +119,9 @@ def start_stock(folder: Path) -> None:
 
 def start_floor(folder: Path) -> None:
     """The imports of the models, and every byte of the weights once."""
-    from jsd import weights
+    from jsd import model
 
-    weights.import_models()
+    model.import_models()
     buffer = bytearray(1 << 24)
     for path in folder.rglob("*.safetensors"):
         with path.open("rb", buffering=0) as file:
@@ -130,10 +130,10 @@ def start_floor(folder: Path) -> None:
 
 
 def draw_ours(folder: Path) -> None:
-    from jsd import sampling, weights
+    from jsd import model, sampling
     from jsd.request import Request
 
-    sampling.generate(weights.load(folder), Request(PROMPTS[0], num_inference_steps=2, scheduler="PNDM", seed=0))
+    sampling.generate(model.load(folder), Request(PROMPTS[0], num_inference_steps=2, scheduler="PNDM", seed=0))
 
 
 def draw_stock(folder: Path) -> None:

@@ -33,8 +33,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from bench.serving import PROMPTS, ROOT, wait_until_ready
+from cog_folders import COGS, EVERY_SECONDS, KEEP_SECONDS
 from jsd.request import SCHEDULER_NAMES
-from jsd.temporary import COGS, EVERY_SECONDS, KEEP_SECONDS
 
 CLIENTS = 8
 ALIKE = 255**2 / 10**5  # mean squared error of pictures that are equal to 50 dB

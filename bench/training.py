@@ -3,8 +3,8 @@
     script/bench-train --model weights/embedded --batch 8
 
 Both train the UNet of the same folder on the same pictures, with the same precision, EMA and gradient clipping, in turn
-(A B A B ...), from picture files to optimizer step. Ours reads webdataset shards through `jsd.train.dataset` and trains
-with `jsd.train.fit`. The peer is written here after examples/text_to_image/train_text_to_image.py of diffusers 0.42,
+(A B A B ...), from picture files to optimizer step. Ours reads webdataset shards through `jsd.train.data` and trains
+with `jsd.train.trainer`. The peer follows examples/text_to_image/train_text_to_image.py of diffusers 0.42,
 which is not part of the package: the same steps in the same order, its AdamW, its EMA; its reading of pictures by a
 DataLoader stands for the `datasets` library and torchvision's transforms.
 """
@@ -28,10 +28,10 @@ from diffusers.training_utils import EMAModel
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from jsd.train.dataset import Shards, Stream, find_shards
-from jsd.train.fit import Plan, make_accelerator
-from jsd.train.loop import Parts, load_parts
+from jsd.train.data import Shards, Stream, find_shards
+from jsd.train.run_stage import Parts, load_parts
 from jsd.train.stages import freeze, latents_of, noise_schedule, train_stage
+from jsd.train.trainer import Plan, make_accelerator
 
 WORKERS = 1
 
@@ -118,7 +118,7 @@ class Peer:
 
 
 class Ours:
-    """A block of steps through `train_stage`, as `jsd.train.loop` calls it."""
+    """A block of steps through `train_stage`, as `jsd.train.run_stage` calls it."""
 
     def __init__(self, parts: Parts, folder: Path, size: int, batch: int, accelerator: Accelerator):
         self.parts, self.accelerator, self.folder = parts, accelerator, folder

@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jsd import sampling, settings, watermark
-from jsd.eval.prompts import sample_pairs
+from embedded.drawing import decoded_jobs
+from embedded.drawings import Drawing, fetch, load_drawings
+from embedded.prompts import sample_pairs
+from embedded.styles import STYLES, render
+from jsd import settings, watermark
+from jsd.model import Components
 from jsd.request import Request
-from jsd.train.drawings import Drawing, fetch, load_drawings
-from jsd.train.styles import STYLES, render
-from jsd.weights import Components
 
 OWN, OTHERS = 100, 1000
 PLAIN = ("white", "black", "grey", "#e63c3c", "#fadc50")
@@ -60,7 +61,7 @@ DAMAGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def unmarked(components: Components, prompts: Sequence[str]) -> list[Image.Image]:
     """A picture a prompt, prompt i with seed i, before it is marked."""
     requests = [Request(prompt, seed=i) for i, prompt in enumerate(prompts)]
-    jobs = sampling.decoded_jobs(components, requests)
+    jobs = decoded_jobs(components, requests)
     return [job.pictures[0] for job in tqdm(jobs, "drawing", len(requests))]
 
 

@@ -1,21 +1,31 @@
 """Japanese Stable Diffusion: a Japanese prompt in, a picture out.
 
-The parts, each a module of one idea: `request` (what may be asked), `tokenizer`, `schedulers`, `weights` (a model
-folder), `sampling` (the denoising loop), `engine` (many requests, one UNet), `safety`, `watermark`, `images`, `cli`;
-`hub` and `convert` (the weights of 2022), `pipelines` (its Python API). Importing the package loads no model library.
+    from jsd import model, sampling
+    from jsd.request import Request
+
+    components = model.load("weights/embedded")
+    sampling.generate(components, Request("猫の肖像画 油絵", seed=1)).images[0].save("out.png")
+
+The README ("Where things are") names the modules. Importing this package imports no model library.
 """
 
-__version__ = "0.1.0"
-PIPELINES = (
-    "JapaneseStableDiffusionPipeline",
+from importlib import import_module
+
+from jsd.version import __version__
+
+__all__ = [
     "JapaneseStableDiffusionImg2ImgPipeline",
     "JapaneseStableDiffusionInpaintPipeline",
-)
+    "JapaneseStableDiffusionPipeline",
+    "__version__",
+    "weights",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name in PIPELINES:
-        from jsd import pipelines
-
-        return getattr(pipelines, name)
+    """The pipelines of 2022, and `weights`, the former name of `jsd.model`. Both import torch, so they wait for use."""
+    if name == "weights":
+        return import_module("jsd.model")
+    if name in __all__:
+        return getattr(import_module("jsd.genuine.pipelines"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

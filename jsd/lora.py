@@ -1,4 +1,4 @@
-"""A LoRA adapter merged into a UNet: no cost in sampling, and no peft at serve time."""
+"""LoRA adapters: `merge_lora` adds one to the weights of a UNet. A merged adapter costs no time in sampling."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from jsd.request import WeightsError, shown
+from jsd.errors import WeightsError, shown
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 
 def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
-    """Add a LoRA adapter, a safetensors file as diffusers and `jsd.train.lora` write it, to the weights of `unet`.
+    """Add a LoRA adapter to the weights of `unet`, in place. `file` is a safetensors file as diffusers writes it.
 
-    W + B A for each layer (arXiv 2106.09685, eq. 3), times alpha / rank where the file tells an alpha, beside the layer
-    or for all in its metadata: done here, because peft would cost every start of the server a second.
-    Raises `WeightsError` for a file that is no adapter, or whose
-    layers are not this UNet's.
+    Each weight W becomes W + (alpha / rank) B A (Hu et al. 2021, arXiv 2106.09685, sec. 4.1). alpha stands beside the
+    layer, or in the file's metadata for all layers; without one the factor is 1. The package peft could do this too,
+    but importing it takes a second. Raises `WeightsError` if the file is no adapter, or not one for this UNet.
     """
     if file.suffix != ".safetensors" or not file.is_file():
         raise WeightsError(f"{file}: no such .safetensors file; JSD_LORA takes an adapter that train lora wrote")
     try:
-        # Two spellings are in use for the same: A and B, down and up.
+        # Adapters name the two matrices A and B, or down and up.
         layers = {
             key.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
             for key, value in load_file(file).items()
         }
         with safe_open(file, "pt") as header:
-            told = json.loads((header.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            settings = json.loads((header.metadata() or {}).get("lora_adapter_metadata", "{}"))
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{file}: not a safetensors file ({error})") from error
     weights = {f"unet.{name}": parameter for name, parameter in unet.named_parameters()}
@@ -51,7 +50,7 @@ def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
         a, b = layers[down].float(), layers[up].float()
         if not (a.isfinite().all() and b.isfinite().all()):
             raise WeightsError(f"{file}: {shown(down)} or its partner holds numbers that are not finite")
-        scale = _scale(file, told, layers.get(alpha), len(a) if a.ndim else 0)
+        scale = _scale(file, settings, layers.get(alpha), len(a) if a.ndim else 0)
         if a.ndim != 2 or b.ndim != 2 or (len(b), a.shape[1]) != weights[name].shape or len(a) != b.shape[1]:
             raise WeightsError(f"{file}: {shown(down)} does not fit {tuple(weights[name].shape)} of this model's UNet")
         changes[name] = scale * b @ a
@@ -60,9 +59,11 @@ def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
             weights[name].add_(change.to(weights[name]))
 
 
-def _scale(file: Path, told: object, alpha: torch.Tensor | None, rank: int) -> float:
-    """By what a layer's change is multiplied."""
-    of_unet = {key.removeprefix("unet."): value for key, value in told.items()} if isinstance(told, dict) else {}
+def _scale(file: Path, settings: object, alpha: torch.Tensor | None, rank: int) -> float:
+    """The factor alpha / rank of a layer. `settings` is the adapter's metadata."""
+    of_unet = (
+        {key.removeprefix("unet."): value for key, value in settings.items()} if isinstance(settings, dict) else {}
+    )
     if alpha is None and "lora_alpha" in of_unet:
         if of_unet.get("use_rslora") or of_unet.get("use_dora") or of_unet.get("alpha_pattern"):
             raise WeightsError(f"{file}: an adapter of a kind that can't be merged (rslora, dora or alpha_pattern)")

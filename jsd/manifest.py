@@ -1,5 +1,7 @@
-"""What a model folder holds: `MANIFEST.json` lists every file with its size and sha256, beside the model's name and
-defaults. Files of a folder are used only when they are the listed ones, and a pickle never is.
+"""Model folders: find one, and verify its files.
+
+`MANIFEST.json` lists every file of a folder with its size and sha256, and holds the model's name and defaults. A file
+is used only if it is listed and unaltered. Pickles are never used.
 """
 
 from __future__ import annotations
@@ -7,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -15,55 +16,61 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jsd.request import Defaults, InputError, Request, WeightsError, shown
+from jsd.errors import InputError, WeightsError, shown
+from jsd.request import Defaults, Request
 
+ROOT = Path(__file__).resolve().parent.parent / "weights"
 MANIFEST = "MANIFEST.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 READ_BY_LOADERS = (".safetensors", ".json", ".model", ".txt")
-PIECE = 1 << 26  # bytes read at a time
 RESTORE = "restore the folder from its source"
 
 
-def verify(folder: str | Path) -> dict[str, Any]:
-    """Check every file of `folder` against its `MANIFEST.json`, reading each once; the manifest is returned.
+def find_weights(folder: str | Path | None = None) -> Path:
+    """Find the model folder: `folder`, else `$JSD_WEIGHTS`, else `weights/japanese-stable-diffusion`, else
+    `weights/embedded`. Raises `WeightsError` if it does not exist.
+    """
+    chosen = folder or os.environ.get("JSD_WEIGHTS")
+    candidates = [Path(chosen)] if chosen else [ROOT / "japanese-stable-diffusion", ROOT / "embedded"]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise WeightsError(f"{candidates[-1]}: no such folder; set JSD_WEIGHTS to a model folder, or check out weights/")
 
-    Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Check every file of `folder` against its `MANIFEST.json`, and return the manifest.
+
+    Raises `WeightsError`, which names the file, if a file is missing, truncated, altered or not listed, and for a
+    pickle.
     """
     return begin_verification(folder).finish()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Of the large files, under way on a thread of its own: `finish()` waits for it."""
+    """A verification in progress: a thread hashes the large files. `finish` waits for it."""
 
     folder: Path
     manifest: dict[str, Any]
     hashes: Future[None]
 
     def finish(self) -> dict[str, Any]:
-        """The manifest, when every file is as listed. Raises `WeightsError`, naming the file, when one is not."""
+        """Wait for the end, and return the manifest. Raises `WeightsError`, which names the file that is altered."""
         self.hashes.result()
         return self.manifest
 
-    def file(self, path: str) -> Path:
-        """A file of the folder by its listed name. Raises `WeightsError` if it is not listed."""
+    def config(self, path: str) -> dict[str, Any]:
+        """Read a JSON file of the folder. Raises `WeightsError` if it is not listed or can't be read."""
         if path not in self.manifest["files"]:
             raise WeightsError(f"{self.folder / path}: missing, or not listed in {MANIFEST}; {RESTORE}")
-        return self.folder / path
-
-    def weights(self, part: str) -> Path:
-        """The one safetensors file of a part. Raises `WeightsError` if there is another number of them."""
-        found = [p for p in self.manifest["files"] if PurePosixPath(p).match(f"{part}/*.safetensors")]
-        if len(found) != 1:
-            raise WeightsError(f"{self.folder / part}: {len(found)} safetensors files, one is wanted; convert it again")
-        return self.folder / found[0]
+        return read_json(self.folder / path)
 
 
 def begin_verification(folder: str | Path) -> Verification:
-    """Check which files `folder` has, how large they are and what is in the small ones, and begin to hash the weights
-    on a second thread: gigabytes take seconds, which imports can use.
+    """Check the list of files, their sizes and the hashes of small ones, and start a thread that hashes the weights.
 
-    Raises `WeightsError`, naming the file, for one that is missing, truncated, altered or not listed, and for a pickle.
+    Hashing gigabytes takes seconds. Meanwhile the caller can import libraries. Raises `WeightsError` like `verify`.
     """
     folder = Path(folder)
     manifest = _check_listed(folder)
@@ -75,24 +82,24 @@ def begin_verification(folder: str | Path) -> Verification:
     def run() -> None:
         try:
             hashes.set_result(_check_hashes(folder, manifest, large))
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except Exception as error:  # noqa: BLE001 - `finish` raises it
             hashes.set_exception(error)
 
-    # A daemon: a program that ends for another reason does not wait for it.
+    # A daemon thread, so that a program can end before it.
     threading.Thread(target=run, name="jsd-verify", daemon=True).start()
     return Verification(folder, manifest, hashes)
 
 
 def _check_listed(folder: Path) -> dict[str, Any]:
-    """The manifest, when the files are those it lists, and as large."""
+    """Read the manifest, and check that the folder holds the listed files in the listed sizes."""
     manifest = read_json(folder / MANIFEST)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{folder / MANIFEST}: lists no files; {RESTORE}")
-    for path in _files(folder):
+    for path in listed_files(folder):
         if path not in listed and path.endswith(READ_BY_LOADERS):
             raise WeightsError(f"{folder / path}: not listed in {MANIFEST}; remove the file, or {RESTORE}")
-    # Sizes first: a truncated download is told at once, not after gigabytes of hashing.
+    # Sizes come first, because they show a truncated download at once.
     for path, entry in listed.items():
         _check_size(folder, path, entry)
     return manifest
@@ -104,31 +111,14 @@ def _check_hashes(folder: Path, manifest: dict[str, Any], paths: Iterable[str]) 
             raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
 
 
-def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], **about: Any) -> Path:
-    """Write `MANIFEST.json` for the files now in `folder`, in one piece, and return its path.
+def listed_files(folder: Path) -> list[str]:
+    """Sorted relative paths of the files in a model folder, without hidden files and the manifest.
 
-    `defaults` holds width, height, num_inference_steps, guidance_scale, guidance_interval, scheduler, or some of them;
-    `about` is free: training, data, licences. Raises `WeightsError` for a default out of range, or a pickle in the
-    folder.
+    Raises `WeightsError` for a pickle, and for a link to a folder.
     """
-    folder = Path(folder)
-    check_defaults(folder, defaults)
-    files = {path: {"sha256": sha256(folder / path), "size": (folder / path).stat().st_size} for path in _files(folder)}
-    text = json.dumps({"name": name, "defaults": defaults, **about, "files": files}, ensure_ascii=False, indent=2)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".manifest-", delete=False) as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, folder / MANIFEST)
-    return folder / MANIFEST
-
-
-def _files(folder: Path) -> list[str]:
-    """Relative paths of the files of a model folder, sorted; hidden ones and the manifest aside. No pickle passes."""
     found = sorted(folder.rglob("*"))
     for path in found:
-        if path.is_dir() and path.is_symlink():  # what is in there would not be listed
+        if path.is_dir() and path.is_symlink():  # rglob does not look into it
             raise WeightsError(f"{path}: a link to a folder; put the files themselves there")
     paths = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
     for path in paths:
@@ -143,7 +133,7 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
         raise WeightsError(f"{folder / MANIFEST}: entry {shown(path)} is malformed; {RESTORE}")
     try:
         there = (folder / path).is_file()
-    except OSError:  # a name no file can have
+    except OSError:  # no file can have this name
         there = False
     if not there:
         raise WeightsError(f"{folder / path}: missing; {RESTORE}")
@@ -153,7 +143,7 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
 
 
 def check_defaults(folder: Path, defaults: Any) -> None:
-    """Raises `WeightsError` for a folder's `defaults` that are no settings of a model's, or out of range."""
+    """Check the defaults of a model folder. Raises `WeightsError` for an unknown setting or a value out of range."""
     allowed = {f.name for f in fields(Defaults)} - {"cell"}
     if not isinstance(defaults, dict) or not set(defaults) <= allowed or None in defaults.values():
         raise WeightsError(f"{folder / MANIFEST}: defaults {shown(defaults)}; allowed are {', '.join(sorted(allowed))}")
@@ -164,7 +154,7 @@ def check_defaults(folder: Path, defaults: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model folder. Raises `WeightsError` if there is none that can be read."""
+    """Read a JSON object from a file of a model folder. Raises `WeightsError` if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -176,9 +166,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def sha256(file: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
-    # In large pieces: a thread needs the interpreter for each, and waits for it while another one imports.
-    digest, piece = hashlib.sha256(), memoryview(bytearray(min(PIECE, max(1, file.stat().st_size))))
-    with file.open("rb", buffering=0) as stream:
-        while count := stream.readinto(piece):
-            digest.update(piece[:count])
-    return digest.hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""What may be asked and what comes back: `Request`, `Result`, every limit, every error.
+"""What may be asked: `Request`, `Defaults` and every limit.
 
-A `Request` validates itself when it is made; `None` means "the model's own" until `Request.resolve` fills it in from
-the `Defaults` a model folder carries. Nothing here imports a model library.
+A `Request` checks its values when it is made. A value of `None` means "the model's own value": `Request.resolve` fills
+it in from the `Defaults` of a model folder. This module imports no model library.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +26,7 @@ MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
 MAX_OUTPUTS = 8
 MAX_SEED = 2**63 - 1
 PROMPT_STRENGTH = 0.8
-ALWAYS = (0.0, 1.0)  # guidance at every noise level
+ALWAYS = (0.0, 1.0)  # the guidance_interval of every noise level
 OUTPUT_FORMATS = ("png", "jpg", "webp")
 SCHEDULER_NAMES = (
     "DDIM",
@@ -38,53 +40,19 @@ SCHEDULER_NAMES = (
     "LCM",
 )
 
-Progress = Callable[[int, int], None]  # (UNet calls done, UNet calls in all)
+Progress = Callable[[int, int], None]  # called with (UNet calls done, UNet calls in total)
 
-# Characters that leave no ink, by category and by name (Hangul fillers, the blank Braille cell): a prompt of these
-# alone asks for nothing. Unassigned ones may be newer than this Python: an emoji of next year is no blank.
+# A prompt that consists of invisible characters asks for nothing. BLANKS are Hangul fillers and the blank Braille cell.
+# Unassigned characters count as visible, because they may be emoji that this Python does not know yet.
 INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me")
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
-class InputError(ValueError):
-    """An input that can't be served: `name` is the input's; the message says what was given and what is allowed."""
-
-    def __init__(self, name: str, message: str):
-        super().__init__(f"{name}: {message}")
-        self.name = name
-
-
-class NSFWError(ValueError):
-    """The safety checker flagged every image of a request."""
-
-
-class NaNError(ValueError):
-    """Latents or pixels became NaN or infinite: there is no picture to show."""
-
-
-class SettingError(ValueError):
-    """A setting in the environment that can't be used; the message names it."""
-
-
-class WeightsError(ValueError):
-    """A model folder is missing, incomplete, altered or does not fit together."""
-
-
-class MemoryShortError(ValueError):
-    """A request does not fit the memory, even by itself and one picture at a time."""
-
-
-class EngineLostError(ValueError):
-    """Nothing can be drawn any more by this process: the device is lost, or the engine's thread. Start it again."""
-
-
-class QueueFullError(ValueError):
-    """More requests are waiting than the engine holds."""
-
-
 @dataclass(frozen=True)
 class Defaults:
-    """What suits one model: `width`, `height` in pixels, sampling settings, and `cell`, the pixels a latent covers."""
+    """The default values of one model. `width` and `height` are in pixels. `cell` is the side in pixels of the square
+    that one latent position covers.
+    """
 
     width: int
     height: int
@@ -97,14 +65,18 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Request:
-    """One request: text to image; with `image` image to image; with `mask` too, inpainting: white is repainted.
+    """One request. A prompt alone asks for text to image, an `image` for image to image, a `mask` for inpainting.
 
-    Image i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are pictures of any mode and size
-    (`images.read_input` opens files), `prompt_strength` is how far to depart from `image`, from 0 (not at all) to 1.
-    Guidance is applied at the noise levels of `guidance_interval` only, (0, 1) being from clean to all noise, in shares
-    of the training timesteps (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3); elsewhere a step costs half.
-    `None` means the model's own value, for the size that of `image` if there is one; a `seed` of `None` is drawn at
-    random by `resolve`. Raises `InputError` when made with a value outside the limits above.
+    Picture i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are Pillow pictures of any mode and size;
+    `images.read_input` reads them from files. White areas of the mask are repainted. `prompt_strength` says how much
+    of `image` is changed, from 0 (nothing) to 1 (everything).
+
+    `guidance_interval` limits guidance to a range of noise levels. A noise level is a share of the training timesteps,
+    from 0 (clean) to 1 (pure noise). Outside the interval a step costs half (Kynkäänniemi et al. 2024, arXiv
+    2404.07724, sec. 3).
+
+    `None` means the model's own value. For `width` and `height` it means the size of `image`, if there is one. For
+    `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits.
     """
 
     prompt: str
@@ -139,7 +111,7 @@ class Request:
             object.__setattr__(self, "guidance_interval", _checked_interval(self.guidance_interval))
         if self.scheduler is not None:
             _check_choice("scheduler", self.scheduler, SCHEDULER_NAMES)
-        # The last image's seed must be a seed too.
+        # The seed of the last picture must be allowed as well.
         _check_int("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True)
         _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
         _check_int("output_quality", self.output_quality, 1, 100)
@@ -156,7 +128,7 @@ class Request:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
-        """A request from a mapping such as parsed JSON. Raises `InputError` for unknown keys, naming them."""
+        """Make a request from a mapping, e.g. from parsed JSON. Raises `InputError`, which names unknown keys."""
         if not isinstance(values, Mapping):
             raise InputError("input", f"a mapping of names to values is wanted, {shown(values)} was given")
         allowed = [f.name for f in fields(cls)]
@@ -170,18 +142,18 @@ class Request:
 
     @property
     def rows(self) -> int:
-        """UNet rows a guided evaluation costs: one an image, two with guidance (a resolved request only)."""
+        """Rows in one guided UNet call: one per picture, or two with guidance. Needs a resolved request."""
         return self.num_outputs * (1 if self.guidance_scale == 1 else 2)
 
     def resolve(self, defaults: Defaults) -> Request:
-        """This request with nothing left open: the model's own values where none were given, and a seed.
+        """A copy of this request in which every `None` is replaced: by the model's own value, or by a random seed.
 
-        A size left open is that of `image`, as near as the limits and the model's latent cell allow; of a side left
-        open it is the one that keeps the proportions. Raises `InputError` if the size does not fit the model's latent
-        cell or has too many pixels.
+        With an `image`, a missing size becomes the image's size, within the limits and as multiples of the model's
+        latent cell. If one side is missing, it is chosen to keep the image's proportions. Raises `InputError` if the
+        size is no multiple of the latent cell or has too many pixels.
         """
         if self.image is not None:
-            defaults = replace(defaults, **fitting_size(self.image.size, defaults.cell, self.width, self.height))
+            defaults = replace(defaults, **size_like(self.image.size, defaults.cell, self.width, self.height))
         open_values = {
             name: getattr(defaults, name)
             for name in ("width", "height", "num_inference_steps", "guidance_scale", "scheduler", "guidance_interval")
@@ -195,30 +167,10 @@ class Request:
         return request
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a request became.
+def size_like(size: tuple[int, int], cell: int, width: int | None, height: int | None) -> dict[str, int]:
+    """`width` and `height` in pixels for a picture of `size` (width, height).
 
-    `images` and `seeds` hold the images shown and the seed of each; `flagged` counts those the safety checker held
-    back. `request` is the resolved one. `timings` are seconds under queue, text, denoise, decode, safety. `tokens` is
-    the prompt's length in tokens as used, `truncated` the tokens dropped from prompt and negative prompt together.
-    `batch_rows` is how many rows, its own and others', its UNet calls had on average, at most.
-    """
-
-    images: list[Image.Image]
-    seeds: list[int]
-    flagged: int
-    request: Request
-    model: str
-    timings: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    truncated: int = 0
-    batch_rows: float = 0.0
-
-
-def fitting_size(size: tuple[int, int], cell: int, width: int | None, height: int | None) -> dict[str, int]:
-    """`width` and `height`, the ones that are None as near to a picture's `size` as the limits allow, multiples of
-    `cell`.
+    A side that is None is taken from `size`, within the limits and as a multiple of `cell`.
     """
     if width and height:
         return {"width": width, "height": height}
@@ -229,15 +181,6 @@ def fitting_size(size: tuple[int, int], cell: int, width: int | None, height: in
     least, most = -(-MIN_SIZE // cell) * cell, MAX_SIZE // cell * cell
     near = [min(max(round(side * scale) // cell * cell, least), most) for side in size]
     return {"width": width or near[0], "height": height or near[1]}
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """`value` for an error message: `repr` (control characters escaped), shortened to about `limit` characters."""
-    try:
-        text = repr(value[:limit]) + "..." if isinstance(value, str) and len(value) > limit else repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list: still worth a message
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 2 * limit else text[: 2 * limit] + "..."
 
 
 def _check_text(name: str, value: object) -> None:
@@ -260,13 +203,15 @@ def _check_int(name: str, value: object, least: int, most: int, optional: bool =
 
 
 def _check_picture(name: str, value: object) -> None:
-    # Known by what it can do: this module imports no picture library.
+    # Checks for two attributes instead of the class, because this module does not import Pillow.
     if value is None:
         return
     if not (hasattr(value, "size") and hasattr(value, "convert")):
         raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
     if 0 in value.size:
-        raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; it needs some")
+        raise InputError(
+            name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; at least 1 x 1 is needed"
+        )
 
 
 def _check_number(name: str, value: object, least: float, most: float, optional: bool = True) -> None:

@@ -1,15 +1,16 @@
-"""The denoising loop, for any number of requests at once: `prepare`, `step`, `finish`.
+"""The denoising loop for any number of requests at once: `prepare`, `step`, `finish`.
 
-Every `step` calls the UNet once for all jobs given, whatever their timesteps, schedulers and guidance; only their
-latent size must agree. `generate` is the loop for one request. Image to image begins later and from other latents,
-inpainting blends after each step; the denoising is the same. Tensors bear the papers' names: x_t are noisy latents
-(Ho et al. 2020, arXiv 2006.11239), eps is what the UNet predicts for them (noise, or v for a v-prediction model).
+Each `step` calls the UNet once for all given jobs. The jobs may differ in timestep, scheduler and guidance, but must
+have the same latent size. `generate` runs the loop for one request.
+
+Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
+prediction for them (the noise, or v for a v-prediction model).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,30 +18,32 @@ from diffusers import SchedulerMixin
 from PIL import Image
 
 from jsd import safety, watermark
-from jsd.latents import decode, draw_noise
-from jsd.request import NSFWError, Progress, Request, Result
+from jsd.errors import NSFWError
+from jsd.model import Components
+from jsd.request import Progress, Request
+from jsd.result import Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
-from jsd.source import Source, blend, depart, fitted, make_source, put_back
-from jsd.weights import Components
+from jsd.source import Source, at_size, blend, draw_noise, make_source, put_back, start
+from jsd.vae import decode
 
 
 @dataclass
 class Job:
-    """A request on its way. n images; c, h, w the latent's channels, height and width."""
+    """A request while it is being served: n pictures, whose latents have c channels, height h and width w."""
 
     request: Request  # resolved
-    scheduler: SchedulerMixin  # this job's own: schedulers keep state
-    generators: list[torch.Generator]  # one an image, on the CPU: an image does not depend on its batch mates
-    timesteps: torch.Tensor  # one a UNet call; fewer than the scheduler's when an image is departed from
+    scheduler: SchedulerMixin  # schedulers keep state, so each job has its own
+    generators: list[torch.Generator]  # one per picture, on the CPU, so that a picture does not depend on others
+    timesteps: torch.Tensor  # one per UNet call; image to image skips the scheduler's first ones
     x_t: torch.Tensor  # (n, c, h, w), float32
     source: Source | None
-    context: torch.Tensor  # (rows, tokens, width): text rows, those of the negative prompt first
-    tokens: int
-    truncated: int
-    done: int = 0  # UNet calls
-    batch_rows: int = 0  # of all those calls, its own and others'
-    pictures: list[Image.Image] = field(default_factory=list)  # those decoded so far
-    flagged: list[bool] = field(default_factory=list)
+    context: torch.Tensor  # text embeddings, (rows, tokens, width); the rows of the negative prompt come first
+    tokens: int  # of the prompt, as used
+    truncated: int  # tokens cut off from prompt and negative prompt
+    done: int = 0  # UNet calls so far
+    batch_rows: int = 0  # the sum of the rows of these calls, those of other jobs included
+    pictures: list[Image.Image] = field(default_factory=list)  # the decoded ones
+    flagged: list[bool] = field(default_factory=list)  # by the safety checker, one flag per picture
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("queue", "text", "denoise", "decode", "safety"), 0.0)
@@ -48,7 +51,7 @@ class Job:
 
     @property
     def total(self) -> int:
-        """UNet calls from start to end."""
+        """The number of UNet calls from start to end."""
         return len(self.timesteps)
 
     @property
@@ -57,19 +60,19 @@ class Job:
 
     @property
     def guided(self) -> bool:
-        """Whether guidance is applied at the next UNet call, which then has two rows an image."""
+        """Whether the next UNet call applies guidance, and so has two rows per picture."""
         noise_level = float(self.timesteps[self.done]) / self.scheduler.config.num_train_timesteps
         low, high = self.request.guidance_interval
         return self.request.guidance_scale != 1 and low <= noise_level <= high
 
     @property
     def next_context(self) -> torch.Tensor:
-        """The text rows of the next UNet call."""
+        """The text embeddings for the next UNet call, (rows, tokens, width)."""
         return self.context if self.guided else self.context[-len(self.x_t) :]
 
     @property
     def undecoded(self) -> int:
-        """Pictures still to be decoded."""
+        """The number of pictures that are not decoded yet."""
         return len(self.x_t) - len(self.pictures)
 
     @property
@@ -80,10 +83,10 @@ class Job:
 def generate(
     components: Components, request: Request, progress: Progress | None = None, max_rows: int | None = None
 ) -> Result:
-    """Serve one request from start to end. `progress(done, total)` is called after every step; see `predict` for
-    `max_rows`.
+    """Serve one request from start to end. `progress(done, total)` is called after every UNet call of the loop.
 
-    Raises `InputError` for what this model can't draw, `NaNError`, `NSFWError`.
+    `max_rows` is explained at `predict`. Raises `InputError` if this model can't draw the request, `NaNError` if the
+    numbers overflow, and `NSFWError` if the safety checker flags every picture.
     """
     job = prepare(components, request)
     while not job.finished:
@@ -95,24 +98,24 @@ def generate(
 
 @torch.inference_mode()
 def prepare(components: Components, request: Request) -> Job:
-    """Text, scheduler and start latents of a request (resolved and fitted here if it is not yet)."""
-    request = fitted(request.resolve(components.defaults))
+    """Make the job of a request: encode the text, make the scheduler, draw the start latents. Raises `InputError`."""
+    request = at_size(request.resolve(components.defaults))
     scheduler = make_scheduler(request.scheduler, components.scheduler_config)
     set_timesteps(scheduler, request.num_inference_steps)
 
-    start = time.perf_counter()
+    began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
     tokens = [components.tokenizer(text) for text in texts]
     context = encode_text(components, [t.ids for t in tokens]).repeat_interleave(request.num_outputs, dim=0)
 
-    # Drawn on the CPU, one generator an image: the same seed is the same picture on any device, alone or in company.
+    # One generator per picture, on the CPU. So a seed gives the same picture on any device and in any batch.
     generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_outputs)]
     if request.image is None:
         source, timesteps = None, scheduler.timesteps
         x_t = draw_noise(components, request, generators) * scheduler.init_noise_sigma
     else:
         source = make_source(components, request, generators)
-        timesteps, x_t = depart(scheduler, source, request)
+        timesteps, x_t = start(scheduler, source, request)
     job = Job(
         request=request,
         scheduler=scheduler,
@@ -124,30 +127,22 @@ def prepare(components: Components, request: Request) -> Job:
         tokens=tokens[-1].used,
         truncated=sum(t.dropped for t in tokens),
     )
-    job.timings["text"] = job.started - start
+    job.timings["text"] = job.started - began
     return job
-
-
-def decoded_jobs(components: Components, requests: Sequence[Request], size: int = 8) -> Iterator[Job]:
-    """The requests' jobs with their pictures decoded, in their order, `size` at a time; neither judged nor marked."""
-    for start in range(0, len(requests), size):
-        jobs = [prepare(components, request) for request in requests[start : start + size]]
-        while left := [job for job in jobs if not job.finished]:
-            step(components, left)
-        while left := [job for job in jobs if not job.decoded]:
-            decode_next(components, left, size)
-        yield from jobs
 
 
 @torch.inference_mode()
 def encode_text(components: Components, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Token ids, (rows, tokens), to what the UNet attends to, (rows, tokens, width)."""
+    """Encode token ids, (rows, tokens), to the text embeddings for the UNet, (rows, tokens, width)."""
     input_ids = torch.tensor(ids, device=components.device)
     return components.text_encoder(input_ids).last_hidden_state
 
 
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
-    """Take one UNet call of every job: all of equal latent size, none finished. See `predict` for `max_rows`."""
+    """Advance all jobs by one UNet call. None may be finished, and all must have the same latent size.
+
+    `max_rows` is explained at `predict`.
+    """
     rows = sum(len(job.next_context) for job in jobs)
     rows = min(rows, max_rows or rows)
     for job, eps in zip(jobs, predict(components, jobs, max_rows), strict=True):
@@ -156,9 +151,10 @@ def step(components: Components, jobs: Sequence[Job], max_rows: int | None = Non
 
 @torch.inference_mode()
 def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> list[torch.Tensor]:
-    """What the UNet sees in every job's latents, guidance applied: a (n, c, h, w) float32 tensor a job.
+    """Predict eps for every job, with guidance: one float32 tensor (n, c, h, w) per job.
 
-    One UNet call for all, or as few as keep each within `max_rows` rows. Changes no job: it may be tried again.
+    All jobs share one UNet call. If they have more than `max_rows` rows together, the call is split. No job is changed,
+    so a failed call can be repeated.
     """
     x, t, context = [], [], []
     for job in jobs:
@@ -170,7 +166,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
         t.append(t_job.float().expand(rows))
     rows = [len(states) for states in context]
     x, t, context = torch.cat(x), torch.cat(t), torch.cat(context)
-    # Sampler arithmetic is float32; only the network itself runs in the model's precision.
+    # Only the UNet computes in the model's precision. The sampler computes in float32.
     x, t = x.to(components.dtype), t.to(components.device)
     size = max_rows or len(x)
     eps = torch.cat(
@@ -183,7 +179,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
 
 
 def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6, with w + 1 called the scale)."""
+    """Apply classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6; guidance_scale is w + 1)."""
     if len(eps) == len(job.x_t):
         return eps
     eps_negative, eps_prompt = eps.chunk(2)
@@ -192,7 +188,10 @@ def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
 
 @torch.inference_mode()
 def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
-    """From x_t to the next latents, by the job's own scheduler and its own noise. `rows` had the call that saw eps."""
+    """Take a job from x_t to the latents of its next timestep, with its own scheduler and generators.
+
+    `rows`: the number of rows in the UNet call that predicted `eps`.
+    """
     noise = {"generator": job.generators} if takes_generator(job.scheduler) else {}
     t = job.timesteps[job.done]
     job.x_t = job.scheduler.step(eps, t, job.x_t, return_dict=False, **noise)[0]
@@ -205,7 +204,10 @@ def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
 
 
 def finish(components: Components, job: Job) -> Result:
-    """Latents to pictures: `decode_next` until all are decoded, `judge`, `seal`. Raises what they raise."""
+    """Turn the latents of a finished job into a result: `decode_next` for every picture, `judge`, `seal`.
+
+    Raises `NaNError` and `NSFWError`.
+    """
     while not job.decoded:
         decode_next(components, [job])
     judge(components, job)
@@ -214,14 +216,15 @@ def finish(components: Components, job: Job) -> Result:
 
 @torch.inference_mode()
 def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> None:
-    """One call of the VAE: decode the next `count` pictures of finished jobs of equal latent size, in their order.
+    """Decode the next `count` pictures of finished jobs in one call of the autoencoder, in the order of the jobs.
 
-    Raises `NaNError` if latents or pixels are not finite. Changes no job then.
+    All jobs must have the same latent size. Raises `NaNError` if latents or pixels are not finite; then no job is
+    changed.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     todo = [(job, i) for job in jobs for i in range(len(job.pictures), len(job.x_t))][:count]
     pictures = decode(components, torch.stack([job.x_t[i] for job, i in todo]))
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     for (job, _), picture in zip(todo, pictures, strict=True):
         job.pictures.append(picture)
     for job in jobs:
@@ -229,25 +232,29 @@ def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> 
 
 
 def judge(components: Components, job: Job) -> None:
-    """Ask the safety checker about a decoded job's pictures, and put back what a mask keeps.
+    """Put back the pixels that the mask keeps, then let the safety checker flag the pictures of a decoded job.
 
-    Raises `NSFWError` if it flags every picture, and whatever the checker raises: it fails closed.
+    Raises `NSFWError` if every picture is flagged. An error of the checker is raised too, so no picture is shown
+    unchecked.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
     if job.request.mask is not None:
         job.pictures = put_back(components, job.request, job.pictures)
-        job.timings["decode"] += time.perf_counter() - start
-    start = time.perf_counter()
+        job.timings["decode"] += time.perf_counter() - began
+    began = time.perf_counter()
     job.flagged = [False] * len(job.pictures)
     if components.safety_checker is not None:
         job.flagged = safety.check(components.safety_checker, components.image_processor, job.pictures)
-    job.timings["safety"] = time.perf_counter() - start
+    job.timings["safety"] = time.perf_counter() - began
     if all(job.flagged):
         raise NSFWError("NSFW content detected: the safety checker flagged every image; try another prompt or seed")
 
 
 def seal(components: Components, job: Job) -> Result:
-    """The result of a judged job: the pictures that may be shown, marked. Needs no model: any thread may call it."""
+    """Make the result of a judged job: only the pictures that may be shown, with the watermark.
+
+    Needs no model, so it can run on another thread.
+    """
     shown = [i for i, flag in enumerate(job.flagged) if not flag]
     return Result(
         images=[watermark.embed(job.pictures[i]) for i in shown],

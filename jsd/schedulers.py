@@ -1,4 +1,4 @@
-"""The samplers by name. A scheduler keeps state between steps: `make_scheduler` builds a fresh one for every job."""
+"""The samplers by name. A scheduler keeps state between steps, so `make_scheduler` makes a new one for every job."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-# Not from `diffusers` itself, which hides this class when scipy is absent.
+# `diffusers` itself does not export this class when scipy is missing.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
-from jsd.request import InputError, shown
+from jsd.errors import InputError, shown
 
 
 class LinearMultistepScheduler(LMSDiscreteScheduler):
-    """K-LMS with its coefficients integrated exactly, so that scipy is not needed and a step costs microseconds."""
+    """K-LMS with exactly integrated coefficients. It needs no scipy, and a coefficient takes microseconds."""
 
     def get_lms_coefficient(self, order: int, t: int, current_order: int) -> float:
-        """The integral of Lagrange's basis polynomial `current_order` of `order` nodes, from sigma_t to sigma_t+1.
+        """Integrate a Lagrange basis polynomial from sigma_t to sigma_t+1: number `current_order` of those of `order`
+        nodes (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, III.5: variable-step Adams methods).
 
-        The polynomial has degree `order - 1` <= 3, for which Gauss-Legendre quadrature with two nodes is exact
-        (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, III.5: variable-step Adams methods).
+        Its degree is `order - 1`, at most 3. So Gauss-Legendre quadrature with two nodes is exact.
         """
         nodes = [float(self.sigmas[t - k]) for k in range(order)]
         start, end = float(self.sigmas[t]), float(self.sigmas[t + 1])
@@ -44,7 +44,7 @@ class LinearMultistepScheduler(LMSDiscreteScheduler):
         return half * (basis(middle - half / math.sqrt(3)) + basis(middle + half / math.sqrt(3)))
 
 
-# name -> (class, arguments that make the class this sampler)
+# name -> (class, the arguments that turn the class into this sampler)
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "DDIM": (DDIMScheduler, {}),
     "K_LMS": (LinearMultistepScheduler, {}),
@@ -60,18 +60,18 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "LCM": (LCMScheduler, {}),
 }
 
-# Latents are not pixels: they leave [-1, 1] and must not be clipped. A folder's own config goes before these.
+# Defaults for latent diffusion; a model's own config overrides them. Latents may leave [-1, 1], so they aren't clipped.
 LATENT_DIFFUSION = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 
-# Settings that say which noise a model was trained on: a sampler that can't follow one would draw rubbish.
+# Settings of the noise a model was trained on. A sampler that ignores one of them would draw noise.
 NOISE_SETTINGS = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
 
 def make_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
-    """A fresh scheduler `name` for a model whose `scheduler/scheduler_config.json` is `config`.
+    """Make the scheduler `name` for a model with the scheduler config `config`.
 
-    Settings the class does not know are left out. Raises `InputError` for an unknown name, or one that can't follow
-    the noise the model was trained on.
+    Settings that the class does not know are left out. Raises `InputError` for an unknown name, and for a sampler that
+    does not support the noise the model was trained on.
     """
     if name not in SCHEDULERS:
         raise InputError("scheduler", f"{shown(name)} was given; allowed are {', '.join(SCHEDULERS)}")
@@ -85,24 +85,24 @@ def make_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
 
 
 def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
-    """Lay out `num_inference_steps` steps on the CPU, from the first; `scheduler.timesteps` has one value a UNet call.
+    """Set the timesteps of a scheduler, on the CPU. Afterwards `scheduler.timesteps` has one value per UNet call.
 
-    K_HEUN calls the UNet twice a step but the last, PNDM once more than it has steps.
+    K_HEUN calls the UNet twice in every step but the last. PNDM calls it once more than it has steps.
     """
     if isinstance(scheduler, LCMScheduler):
-        # LCM picks its steps from those it was distilled on; asked for more, it needs a finer ladder to pick from. Its
-        # rungs have to divide the noise evenly, or the first step would begin below the top, where there is no noise.
-        rungs = max(num_inference_steps, scheduler.config.original_inference_steps)
+        # LCM selects its steps from a grid of original_inference_steps timesteps. For more steps the grid has to be
+        # finer. Its spacing has to divide the training timesteps, or the first step would not start at pure noise.
+        points = max(num_inference_steps, scheduler.config.original_inference_steps)
         trained = scheduler.config.num_train_timesteps
-        gap = next(gap for gap in range(max(1, trained // rungs), 0, -1) if trained % gap == 0)
+        gap = next(gap for gap in range(max(1, trained // points), 0, -1) if trained % gap == 0)
         scheduler.set_timesteps(num_inference_steps, original_inference_steps=trained // gap)
     else:
         scheduler.set_timesteps(num_inference_steps)
     if hasattr(scheduler, "set_begin_index"):
-        # Else the scheduler looks its place up by timestep, and goes wrong where two steps round to the same one.
+        # Otherwise the scheduler finds its step by the timestep, which fails if two steps have the same one.
         scheduler.set_begin_index(0)
 
 
 def takes_generator(scheduler: SchedulerMixin) -> bool:
-    """Whether `scheduler.step` draws noise, and so wants the job's generators."""
+    """Whether `scheduler.step` draws noise, and so needs generators."""
     return "generator" in inspect.signature(scheduler.step).parameters

@@ -1,70 +1,81 @@
-"""What the deployer chooses, from the environment: `load_components` and `make_engine` read it.
+"""The settings of a deployment, from environment variables. `load_components` and `make_engine` follow them.
 
 | variable | default | allowed |
 |---|---|---|
-| JSD_WEIGHTS | weights/japanese-stable-diffusion if there, else weights/embedded | a model folder |
-| JSD_DEVICE | cuda if there is one, else cpu | what torch.device takes |
+| JSD_WEIGHTS | weights/japanese-stable-diffusion if it exists, else weights/embedded | a model folder |
+| JSD_DEVICE | cuda if there is a GPU, else cpu | a device of torch |
 | JSD_DTYPE | fp16 on a GPU, fp32 on a CPU | fp16, bf16, fp32 |
 | JSD_LORA | none | a .safetensors adapter for the UNet (`python -m jsd train lora`) |
 | JSD_SAFETY_CHECKER | on | on, off |
-| JSD_MAX_BATCH | 16 on a CPU, what fits on a GPU | UNet rows a call, 1 or more; an image with guidance is two |
-| JSD_COMPILE | off | on (1), off (0): torch.compile of the UNet's blocks; minutes at the start, for a GPU |
+| JSD_MAX_BATCH | 16 on a CPU, what fits on a GPU | UNet rows per call, 1 or more; a picture with guidance has two |
+| JSD_COMPILE | off | on (1), off (0): torch.compile of the UNet's blocks; on a GPU, takes minutes at the start |
 """
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsd import watermark, weights
-from jsd.manifest import begin_verification
-from jsd.memory import without_collector
-from jsd.request import SettingError, shown
+from jsd import watermark
+from jsd.errors import SettingError, shown
+from jsd.manifest import begin_verification, find_weights
 
 if TYPE_CHECKING:
+    import torch
+
     from jsd.engine import Engine
-    from jsd.weights import Components
+    from jsd.model import Components
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
-def load_components(folder: str | Path | None = None) -> Components:
-    """The model chosen by the environment, or the one in `folder`, verified, loaded and announced on stdout.
+def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> Engine:
+    """Start an engine with the model that the environment chooses. Raises the errors of `load_components`.
 
-    Raises `WeightsError` for a bad model folder, `SettingError` for any bad setting, `RuntimeError` if the watermark
-    can't be computed here.
+    The engine's thread loads the model: OpenMP keeps workers for every thread that ever computed, and two sets of
+    workers on the same cores make a step take twice as long (docs/speed.md).
     """
-    return _begin_loading(folder)()
+    rows = max_batch_rows()
+    with without_collector():
+        load = _begin_loading()  # hashes while the engine's libraries are imported
+        from jsd.engine import Engine
+
+        return Engine(load, max_batch_rows=rows, on_lost=on_lost)
+
+
+def load_components(folder: str | Path | None = None) -> Components:
+    """Load the model that the environment chooses, or the one in `folder`, and print a line about it.
+
+    Raises `SettingError` for a wrong setting, `WeightsError` for a bad model folder, and `MissingPackageError` if the
+    watermark can't be computed here.
+    """
+    with without_collector():
+        return _begin_loading(folder)()
 
 
 def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
-    """Begin what `load_components` does: what is returned waits for the end of it, and can be called on the thread that
-    the model will compute on.
-    """
-    dtype = _choice("JSD_DTYPE", None, DTYPES)  # all told before the seconds that loading takes
+    """Check all settings and start to hash the weights. The function that is returned loads the model."""
+    dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
     lora = os.environ.get("JSD_LORA") or None
     max_batch_rows()
-    verification = begin_verification(weights.find_weights(folder))  # goes on while this thread imports
-    import torch
-
-    device = os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except Exception as error:
-        raise SettingError(f"JSD_DEVICE: {shown(device)} can't be used ({error}); try cpu or cuda") from error
-    if dtype is None:
-        dtype = "fp32" if torch.device(device).type == "cpu" else "fp16"
-    watermark.package()  # imported now, so that it fails before the first picture is drawn and not after
-    loading = weights.begin_loading(verification, device, getattr(torch, DTYPES[dtype]), checked)
+    verification = begin_verification(find_weights(folder))
 
     def finish() -> Components:
-        _quiet()
-        components = loading.finish(lora)
-        facts = [f"weights {verification.folder} ({components.name})", f"device {device}", dtype]
+        import torch
+
+        from jsd import model
+
+        device = _device()
+        name = dtype or ("fp32" if device.type == "cpu" else "fp16")
+        watermark.package()  # imported now, so that a missing library shows before the first request
+        components = model.load(verification, device, getattr(torch, DTYPES[name]), checked, lora)
+        facts = [f"weights {verification.folder} ({components.name})", f"device {device}", name]
         facts.append("safety checker on" if checked else "safety checker off")
         facts += [f"LoRA {lora}"] if lora else []
         if compiled:
@@ -76,39 +87,48 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
     return finish
 
 
-def _quiet() -> None:
-    """No progress bars, one a model part: they bury what the log has to say."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+def _device() -> torch.device:
+    import torch
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
+    name = os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:
+        raise SettingError(f"JSD_DEVICE: {shown(name)} can't be used ({error}); try cpu or cuda") from error
+    return torch.device(name)
 
 
 def _compile(components: Components) -> None:
-    """Compile the UNet's blocks for any batch and size, and draw once, so that nobody's request waits for it."""
+    """Compile the UNet's blocks for any batch and size, and call it, so that no request waits for the compiler."""
     import torch
 
-    from jsd import capacity
+    from jsd import device
 
-    torch._inductor.config.fx_graph_cache = False  # it holds pickles
+    torch._inductor.config.fx_graph_cache = False  # the cache holds pickles
     components.unet.compile_repeated_blocks(dynamic=True)
     for rows in (1, 2, 3):
-        capacity.run_unet(components, rows)
+        device.run_unet(components, rows)
 
 
-def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> Engine:
-    """An engine with the model chosen by the environment. Raises what `load_components` raises."""
-    rows = max_batch_rows()
-    with without_collector():
-        finish = _begin_loading()  # goes on while libraries are imported
-        from jsd.engine import Engine
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Switch off Python's cycle collector while libraries are imported, and exempt what they made from it for ever.
 
-        return Engine(finish, max_batch_rows=rows, on_lost=on_lost)
+    This saves a fifth of the time until the model is ready (docs/speed.md).
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def max_batch_rows() -> int | None:
-    """How many UNet rows one call may have, None when that is left to measurement. Raises `SettingError`."""
+    """The setting JSD_MAX_BATCH. None means that the engine chooses. Raises `SettingError`."""
     rows = os.environ.get("JSD_MAX_BATCH")
     if not rows:
         return None

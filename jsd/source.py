@@ -1,13 +1,13 @@
-"""Starting from a picture: image to image, and inpainting, which repaints a part of it.
+"""Where the latents of a request start: noise, a picture (image to image), or a picture with a mask (inpainting).
 
-The latents begin elsewhere than in noise, and after each step those of what is kept are put back; the denoising in
-between is `jsd.sampling`'s.
+Only the start differs, and one blend after each step of inpainting. The denoising in between is that of `jsd.sampling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,57 +15,72 @@ from diffusers import SchedulerMixin
 from PIL import Image
 
 from jsd import images
-from jsd.latents import decode, draw_noise, encode
 from jsd.request import Request
-from jsd.weights import Components
+from jsd.vae import decode, encode
 
-BLACK_WHITE = ((0, 0), (255, 255), (0, 255))  # the extremes of a mask that has been fitted
+if TYPE_CHECKING:
+    from jsd.model import Components
+
+BINARY_EXTREMA = ((0, 0), (255, 255), (0, 255))  # the darkest and brightest value of a mask that is black and white
 
 
 @dataclass
 class Source:
-    """The picture a job starts from. `mask` is 1 where it is repainted, (1, 1, h, w); None: everywhere."""
+    """The picture a job starts from: its latents `z` and the `noise` to cover them, both (n, c, h, w).
 
-    z: torch.Tensor  # (n, c, h, w), its latents
-    noise: torch.Tensor  # (n, c, h, w)
+    `mask` is (1, 1, h, w), 1 where the picture is repainted. None means that all of it is.
+    """
+
+    z: torch.Tensor
+    noise: torch.Tensor
     mask: torch.Tensor | None
+
+
+def draw_noise(components: Components, request: Request, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Draw noise in the shape of the request's latents, (n, c, h, w), on the CPU. One generator per picture."""
+    cell = components.defaults.cell
+    shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
+    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def at_size(request: Request) -> Request:
+    """A resolved request whose image and mask have the request's size. The image is RGB, the mask black and white.
+
+    Needs no model. A large picture may take a second, so call this before the request joins others.
+    """
+    size = (request.width, request.height)
+    image, mask = request.image, request.mask
+    if mask is not None and (mask.mode != "L" or mask.size != size or mask.getextrema() not in BINARY_EXTREMA):
+        mask = images.crop_to(mask.convert("L").resize(image.size, Image.Resampling.NEAREST), size)
+        mask = mask.point(lambda value: 255 * (value >= 128))
+    if image is not None and (image.mode != "RGB" or image.size != size):
+        image = images.crop_to(images.to_rgb(image), size)
+    return replace(request, image=image, mask=mask)
 
 
 @torch.inference_mode()
 def make_source(components: Components, request: Request, generators: Sequence[torch.Generator]) -> Source:
-    """The latents of a fitted request's image and mask, and the noise that will cover them.
+    """Encode the image and the mask of a request from `at_size`, and draw the noise that will cover them.
 
-    From each generator first what the posterior is sampled with, then the noise: as stock diffusers draws them.
+    Each generator draws twice: first the noise for sampling the posterior, then the noise that covers the latents. This
+    is the order of stock diffusers.
     """
     posterior = encode(components, request.image)
     z = posterior.mean.cpu() + posterior.std.cpu() * draw_noise(components, request, generators)
     mask = None
     if request.mask is not None:
-        # A cell that is white anywhere is repainted whole; `finish` puts back the pixels that are not.
+        # A latent cell with any white pixel is repainted. `put_back` restores its black pixels.
         white = torch.from_numpy(np.array(request.mask)).float()[None, None] / 255
         mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device)
     z = (z * components.vae.config.scaling_factor).to(components.device)
     return Source(z, draw_noise(components, request, generators).to(components.device), mask)
 
 
-def fitted(request: Request) -> Request:
-    """A resolved request with its image and mask as they are used: RGB, and black or white, both of its size.
+def start(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the timesteps and the start latents for a request with an image (SDEdit, Meng et al. 2022, arXiv
+    2108.01073, sec. 3).
 
-    Needs no model and may take a second for a large picture: to be called before a request joins others.
-    """
-    size = (request.width, request.height)
-    image, mask = request.image, request.mask
-    if mask is not None and (mask.mode != "L" or mask.size != size or mask.getextrema() not in BLACK_WHITE):
-        mask = images.fit(mask.convert("L").resize(image.size, Image.Resampling.NEAREST), size)
-        mask = mask.point(lambda value: 255 * (value >= 128))
-    if image is not None and (image.mode != "RGB" or image.size != size):
-        image = images.fit(images.to_rgb(image), size)
-    return replace(request, image=image, mask=mask)
-
-
-def depart(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """The timesteps left when the first (1 - prompt_strength) of them are skipped, one at least unless it is 0, and the
-    latents to begin with (SDEdit, Meng et al. 2022, arXiv 2108.01073, sec. 3).
+    The first (1 - prompt_strength) of the steps are skipped. At least one step is left, unless prompt_strength is 0.
     """
     taken = int(request.num_inference_steps * request.prompt_strength)
     taken = max(taken, 1) if request.prompt_strength > 0 else 0
@@ -81,16 +96,19 @@ def depart(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple
 
 
 def blend(source: Source, scheduler: SchedulerMixin, x_t: torch.Tensor, next_t: torch.Tensor) -> torch.Tensor:
-    """Latents of an inpainting job with the source's own where nothing is repainted, as noisy as the next step, at
-    `next_t` (1,), expects; clean after the last, when it is empty (Lugmayr et al. 2022, arXiv 2201.09865, eq. 8).
+    """Put the source's latents back wherever nothing is repainted (Lugmayr et al. 2022, arXiv 2201.09865, eq. 8).
+
+    `next_t`, (1,), is the timestep of the next step. The source's latents get the noise of that timestep. After the
+    last step `next_t` is empty, (0,), and they get none.
     """
     kept = scheduler.add_noise(source.z, source.noise, next_t) if len(next_t) else source.z
     return (1 - source.mask) * kept + source.mask * x_t
 
 
 def put_back(components: Components, request: Request, painted: Sequence[Image.Image]) -> list[Image.Image]:
-    """The pictures with the VAE's own rendering of the source wherever nothing is repainted: blending its latents
-    alone would let what is painted show through for the width of a cell.
+    """Replace the pixels of `painted` where the mask is black by the source picture as the autoencoder renders it.
+
+    `blend` alone is not enough, because a latent cell at the edge of the mask covers pixels on both sides.
     """
     z = encode(components, request.image).mean * components.vae.config.scaling_factor
     (kept,) = decode(components, z)

@@ -1,7 +1,8 @@
-"""The Japanese tokenizer: a thin wrapper on sentencepiece that gives CLIP's text encoder its rows of token ids.
+"""The Japanese tokenizer: a thin wrapper around sentencepiece that makes rows of token ids for CLIP's text encoder.
 
-The sentencepiece file normalises (NFKC), splits and numbers; this module lower-cases where the model was trained so,
-truncates, ends and pads. Nothing a user types can become a control token.
+The sentencepiece model normalises the text (NFKC), splits it and numbers the pieces. This module lower-cases the text
+if the model was trained on lower case, cuts off what is too long, and adds the end token and padding. No text can
+become a control token.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
-from jsd.request import WeightsError, shown
+from jsd.errors import WeightsError, shown
 
-# transformers writes 1e30 for "no limit"; a text encoder always has one.
+# A config with a larger model_max_length is refused: transformers writes 1e30 for "no limit".
 LONGEST = 10_000
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids`: exactly `max_length` token ids; `used`: how many of them are text; `dropped`: text tokens cut off."""
+    """`ids`: `max_length` token ids. `used`: how many of them are text. `dropped`: how many text tokens are cut off."""
 
     ids: list[int]
     used: int
@@ -28,10 +29,10 @@ class Tokens:
 
 
 class Tokenizer:
-    """Text to token ids: text, one end token, padding up to `max_length`.
+    """Turns a text into `max_length` token ids: the text, one end token, padding.
 
-    `pad_token` names the padding piece for a file that numbers none itself (rinna's pads with "[PAD]").
-    Raises `WeightsError` if the file can't be read or has no end or padding token.
+    `pad_token` names the padding piece if the sentencepiece model has no padding id (rinna's uses "[PAD]"). Raises
+    `WeightsError` if the file can't be read, or has no end or padding token.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class Tokenizer:
             raise WeightsError(f"{model_file}: has no {missing} token; take the tokenizer the model was trained with")
         if not 2 <= max_length <= LONGEST:
             raise WeightsError(f"{model_file}: a length of {shown(max_length)} tokens; 2 to {LONGEST} are allowed")
-        # sentencepiece reads control symbols in a text as text, but user-defined ones (rinna's "[PAD]") as themselves.
+        # sentencepiece reads control symbols in a text as plain characters, but not user-defined ones like rinna's
+        # "[PAD]". These are spelled out here.
         self._spelled = {
             i: [self.pieces.piece_to_id(c) for c in self.pieces.id_to_piece(i)]
             for i in range(self.vocabulary_size)
@@ -61,8 +63,10 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer in `folder`: `spiece.model` and `tokenizer_config.json` (`model_max_length`, `do_lower_case`,
-        `pad_token`). Raises `WeightsError` naming the file that is missing or wrong."""
+        """Read `spiece.model` and `tokenizer_config.json` (`model_max_length`, `do_lower_case`, `pad_token`).
+
+        Raises `WeightsError`, which names the file that is missing or wrong.
+        """
         folder = Path(folder)
         config_file = folder / "tokenizer_config.json"
         try:
@@ -76,13 +80,13 @@ class Tokenizer:
         return cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of all of `text`: nothing cut off, no end, no padding."""
+        """Token ids of the whole `text`, without end token and padding."""
         if self.do_lower_case:
             text = text.lower()
         return [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
 
     def __call__(self, text: str) -> Tokens:
-        """The tokens of `text`; what does not fit into `max_length - 1` is cut off and counted."""
+        """Tokenize `text`. Tokens after the first `max_length - 1` are cut off and counted."""
         ids = self.encode(text)
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
@@ -91,12 +95,12 @@ class Tokenizer:
     def _find_pad(self, pad_token: str | None) -> int:
         if pad_token is not None:
             pad_id = self.pieces.piece_to_id(pad_token)
-            if self.pieces.id_to_piece(pad_id) == pad_token:  # an absent piece gets the id of the unknown one
+            if self.pieces.id_to_piece(pad_id) == pad_token:  # a missing piece would get the id of the unknown token
                 return pad_id
         return self.pieces.pad_id()
 
     def _is_mark(self, i: int) -> bool:
-        """Whether piece `i` is a control token or could stand for one: "<s>", "[MASK]", whatever serves as padding."""
+        """Whether piece `i` is the padding, or looks like a control token ("<s>", "[MASK]")."""
         piece = self.pieces.id_to_piece(i)
         plain = not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
         return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import SpyUNet, make_tiny_folder
 
-from jsd.weights import Components, load
+from jsd.model import Components, load
+from tests.fakes import SpyUNet, make_tiny_folder
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
 
-from jsd.manifest import write_manifest
+from jsd.genuine.folder import write_manifest
 
 CELL = 16  # pixels a latent: not the usual 8, so that no 8 can hide in the code
 NATIVE = 64

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from jsd import capacity
-from jsd.capacity import CPU_ROWS, FEW, MANY, MOST_ROWS, max_batch_rows, rows_that_fit, run_unet, run_vae
+from jsd import device
+from jsd.device import CPU_ROWS, FEW, MANY, MOST_ROWS, max_batch_rows, rows_that_fit, run_unet, run_vae
 
 MB = 1_000_000
 
@@ -18,7 +18,7 @@ MB = 1_000_000
 )
 def test_rows_are_what_is_left_beside_the_decoding_of_a_picture(free, rows):
     few, many = (500 + 200 * n for n in (FEW, MANY))  # MB: 500 at once and 200 a row
-    assert rows_that_fit(free, few * MB, many * MB, decode=2_600 * MB) == rows
+    assert rows_that_fit(free, few * MB, many * MB, decoding=2_600 * MB) == rows
 
 
 def test_rows_that_take_nothing_are_as_many_as_anybody_wants():
@@ -46,11 +46,11 @@ def test_a_gpu_too_small_for_the_measurement_takes_few_rows(components, monkeypa
         if rows == MANY:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(capacity, "run_unet", run_unet)
+    monkeypatch.setattr(device, "run_unet", run_unet)
     for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     for name in ("memory_allocated", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda _: 0)
     gpu = replace(components, device=torch.device("cuda"))
     assert max_batch_rows(gpu) == FEW
-    assert capacity.decode_batch(gpu) > capacity.decode_batch(components) == 1
+    assert device.decode_batch(gpu) > device.decode_batch(components) == 1

@@ -4,7 +4,7 @@ import pytest
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from jsd import cli, images, settings, watermark, weights
+from jsd import cli, images, manifest, settings, watermark
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_verify_names_the_altered_file(run, tiny_copy):
 
 
 def test_list_shows_the_folders_and_the_one_in_use(run, tiny_copy, monkeypatch):
-    monkeypatch.setattr(weights, "ROOT", tiny_copy.parent)
+    monkeypatch.setattr(manifest, "ROOT", tiny_copy.parent)
     code, out, _ = run("weights", "list")
     assert code == 0
     assert f"{tiny_copy}: " in out

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
-from fakes import CELL, psnr
 from PIL import Image, ImageDraw
-from test_sampling import STOCK
 
-from jsd import images, latents, sampling, source
+from jsd import images, sampling, source, vae
 from jsd.engine import Engine
-from jsd.request import SCHEDULER_NAMES, InputError, Request
+from jsd.errors import InputError
+from jsd.request import SCHEDULER_NAMES, Request
 from jsd.sampling import generate
+from tests.fakes import CELL, psnr
+from tests.test_sampling import STOCK
 
 DRAWS_NOISE = ("K_EULER_ANCESTRAL", "LCM")
 
@@ -91,14 +92,14 @@ def test_inpainting_draws_what_stock_diffusers_draws(components, parts, photo, m
     job = sampling.prepare(components, asked)
     while not job.finished:
         sampling.step(components, [job])
-    assert psnr(latents.decode(components, job.x_t)[0], theirs) >= 50
+    assert psnr(vae.decode(components, job.x_t)[0], theirs) >= 50
     painted = (2 * CELL, 0, 80, 64)
     assert psnr(sampling.finish(components, job).images[0].crop(painted), theirs.crop(painted)) >= 50
 
 
 def round_trip(components, picture):
-    z = latents.encode(components, picture).mean * components.vae.config.scaling_factor
-    return latents.decode(components, z)[0]
+    z = vae.encode(components, picture).mean * components.vae.config.scaling_factor
+    return vae.decode(components, z)[0]
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
@@ -155,7 +156,7 @@ def test_the_size_is_the_pictures_own_as_far_as_it_fits(components, size, asked,
 def test_a_picture_of_other_proportions_is_cut_not_squeezed(components):
     image = Image.new("RGB", (128, 64), "blue")
     image.paste("red", (32, 0, 96, 64))
-    source = images.fit(image, (64, 64))
+    source = images.crop_to(image, (64, 64))
     assert source.size == (64, 64)
     assert source.getcolors() == [(64 * 64, (255, 0, 0))]
 
@@ -197,7 +198,7 @@ def test_what_does_not_go_together_is_refused(inputs, message):
 
 def test_metadata_tell_what_a_picture_was_made_from(components, photo, mask):
     asked = request(photo, mask=mask, num_outputs=1)
-    told = images.metadata(generate(components, asked), 0)
+    told = generate(components, asked).metadata(0)
     assert (told["start"], told["prompt_strength"]) == ("inpainting", 0.7)
-    assert images.metadata(generate(components, replace(asked, mask=None)), 0)["start"] == "image to image"
-    assert "start" not in images.metadata(generate(components, Request("猫", width=64, height=64)), 0)
+    assert generate(components, replace(asked, mask=None)).metadata(0)["start"] == "image to image"
+    assert "start" not in generate(components, Request("猫", width=64, height=64)).metadata(0)

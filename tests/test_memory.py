@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 SCRIPT = """
 import torch
-from jsd.memory import give_back_freed_memory, keep_freed_memory
+from jsd.device import return_freed_memory, keep_freed_memory
 
 def resident():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
@@ -19,7 +19,7 @@ before = resident()
 print(keep_freed_memory())
 torch.ones(50_000_000)
 print(resident() - before > 150)
-print(give_back_freed_memory())
+print(return_freed_memory())
 print(resident() - before < 50)
 """
 
@@ -32,7 +32,7 @@ def test_a_large_block_is_kept_until_it_is_given_back():
 def test_the_collector_rests_for_a_start_and_forgets_what_was_made():
     script = """
 import gc
-from jsd.memory import without_collector
+from jsd.settings import without_collector
 try:
     with without_collector():
         print(gc.isenabled())

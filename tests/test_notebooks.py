@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import psnr
+
+from tests.fakes import psnr
 
 ROOT = Path(__file__).resolve().parent.parent
 

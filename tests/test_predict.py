@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 import predict
-from jsd import cli, images, request
+from jsd import cli, errors, images, request
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -170,7 +171,7 @@ def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
     ],
 )
 def test_bad_input_raises_an_error_that_names_it(predictor, inputs, told):
-    with pytest.raises(request.InputError, match=told):
+    with pytest.raises(errors.InputError, match=told):
         draw(predictor, **inputs)
 
 
@@ -193,7 +194,7 @@ def test_flagged_pictures_are_left_out_and_counted(predictor, monkeypatch, capsy
     assert images.read_metadata(path)["seed"] == 6
     assert "1 of 2 pictures were left out" in capsys.readouterr().out
     monkeypatch.setattr("jsd.safety.check", lambda *_: [True, True])
-    with pytest.raises(request.NSFWError, match="NSFW content detected"):
+    with pytest.raises(errors.NSFWError, match="NSFW content detected"):
         draw(predictor, prompt="猫", num_outputs=2)
 
 
@@ -217,17 +218,17 @@ def test_cancelling_ends_the_work(predictor, capsys):
     asyncio.run(cancel_midway())
     assert len(draw(predictor, prompt="猫")) == 1
     assert "500/500" not in capsys.readouterr().out
-    assert not predictor.engine._active
+    assert predictor.engine.running == 0
 
 
-def test_one_cancelled_while_it_is_handed_over_is_not_drawn(predictor, monkeypatch):
-    """The thread that hands it over can't be stopped: what it brings has to be cancelled."""
-    submit, futures = predictor.engine.submit, []
+def test_one_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch):
+    """The thread that resizes them can't be stopped."""
+    resolve, submitted, resolved = predictor.engine.resolve, [], threading.Event()
 
-    def slow(*arguments):
+    def slow(request):
         time.sleep(0.3)
-        futures.append(submit(*arguments))
-        return futures[-1]
+        resolved.set()
+        return resolve(request)
 
     async def cancel_early():
         task = asyncio.ensure_future(predictor.predict(**defaults() | {"prompt": "猫", "num_inference_steps": 500}))
@@ -235,13 +236,13 @@ def test_one_cancelled_while_it_is_handed_over_is_not_drawn(predictor, monkeypat
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while not futures:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(resolved.wait, 30)
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(predictor.engine, "submit", slow)
+    monkeypatch.setattr(predictor.engine, "resolve", slow)
+    monkeypatch.setattr(predictor.engine, "submit", lambda *arguments: submitted.append(arguments))
     asyncio.run(cancel_early())
-    assert [future.cancelled() for future in futures] == [True]
+    assert submitted == []
 
 
 def test_files_are_apart_and_do_not_pile_up(predictor):
@@ -261,10 +262,10 @@ def test_it_is_healthy_until_nothing_can_be_drawn(predictor, monkeypatch, capsys
 
     assert predictor.healthcheck()
     monkeypatch.setattr("jsd.sampling.predict", fail)
-    with pytest.raises(request.EngineLostError, match="illegal memory access.*started again"):
+    with pytest.raises(errors.EngineLostError, match="illegal memory access.*started again"):
         draw(predictor, prompt="猫")
     predictor.engine.close()
     assert not predictor.healthcheck()
     assert "this server ends" in capsys.readouterr().out
-    with pytest.raises(request.EngineLostError, match="started again"):
+    with pytest.raises(errors.EngineLostError, match="started again"):
         draw(predictor, prompt="猫")

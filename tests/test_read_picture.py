@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from jsd import images
-from jsd.images import PictureError, read_input, read_picture
-from jsd.request import InputError
+from jsd.errors import InputError, PictureError
+from jsd.images import read_input, read_picture
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
@@ -126,4 +126,4 @@ def test_the_input_is_named(tmp_path):
 
 
 def test_one_pixel_is_a_picture():
-    assert images.fit(read_picture(encoded(Image.new("RGB", (1, 1), RED))), (64, 64)).getpixel((30, 30)) == RED
+    assert images.crop_to(read_picture(encoded(Image.new("RGB", (1, 1), RED))), (64, 64)).getpixel((30, 30)) == RED

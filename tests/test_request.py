@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from jsd.request import MAX_PROMPT, MAX_SEED, MAX_STEPS, Defaults, InputError, Request
+from jsd.errors import InputError
+from jsd.request import MAX_PROMPT, MAX_SEED, MAX_STEPS, Defaults, Request
 
 DEFAULTS = Defaults(width=256, height=512, num_inference_steps=8, guidance_scale=1.5, scheduler="UNI_PC", cell=16)
 

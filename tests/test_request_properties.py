@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import predict
 from jsd import sampling
-from jsd.request import OUTPUT_FORMATS, SCHEDULER_NAMES, InputError, NaNError, Request
+from jsd.errors import InputError, NaNError
+from jsd.request import OUTPUT_FORMATS, SCHEDULER_NAMES, Request
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=40),

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from jsd import safety
+from jsd.errors import NaNError
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_each_picture_is_judged_by_itself(checker, components, pictures):
 
 def test_a_checker_of_nan_raises_and_does_not_pass(checker, components, pictures):
     checker.visual_projection.weight.data.fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="safety checker"):
+    with pytest.raises(NaNError, match="safety checker"):
         safety.check(checker, components.image_processor, pictures)
 
 

@@ -21,11 +21,13 @@ from diffusers import (
     StableDiffusionPipeline,
     UniPCMultistepScheduler,
 )
-from fakes import CELL, SpyUNet, psnr
 
-from jsd import latents, sampling
-from jsd.request import SCHEDULER_NAMES, NaNError, NSFWError, Request
+from jsd import sampling
+from jsd.errors import NaNError, NSFWError
+from jsd.request import SCHEDULER_NAMES, Request
 from jsd.sampling import generate, prepare, step
+from jsd.vae import decode
+from tests.fakes import CELL, SpyUNet, psnr
 
 # Spelled out here, from the diffusers documentation's table of samplers, and not taken from the code under test.
 STOCK = {
@@ -240,9 +242,9 @@ def test_pictures_are_marked(components, monkeypatch):
 
 def test_the_vaes_own_scale_is_undone(components):
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    vae = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=components.vae.decode)
-    (plain,) = latents.decode(components, z * components.vae.config.scaling_factor)
-    assert psnr(latents.decode(replace(components, vae=vae), z * 0.5)[0], plain) >= 50
+    half = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=components.vae.decode)
+    (plain,) = decode(components, z * components.vae.config.scaling_factor)
+    assert psnr(decode(replace(components, vae=half), z * 0.5)[0], plain) >= 50
 
 
 def test_half_precision_samples_in_float32(components, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers.utils import logging
 
-from jsd.request import SCHEDULER_NAMES, InputError
+from jsd.errors import InputError
+from jsd.request import SCHEDULER_NAMES
 from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
 
 # As the 2022 folder has it: few keys, and one (tensor_format) that no scheduler takes today.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from fakes import LINES, MAX_TOKENS, train_sentencepiece
 from transformers import T5Tokenizer
 
-from jsd.request import WeightsError
+from jsd.errors import WeightsError
 from jsd.tokenizer import Tokenizer
+from tests.fakes import LINES, MAX_TOKENS, train_sentencepiece
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ commands, each with --help:
   embedded   the model of weights/embedded, from nothing
   tokenizer  a Japanese tokenizer, from captions
   filter     choose the pairs of webdataset shards that are worth training on
-  loop       one stage of the two-stage training (with several processes: accelerate launch -m jsd.train.loop)
+  loop       one stage of the two-stage training (with several processes: accelerate launch -m jsd.train.run_stage)
   export     a model folder from a run of loop
   lora       an adapter for a model folder, from a folder of captioned pictures
 """

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from jsd.convert import LICENCES
-from jsd.folder import check_target, new_folder, save_part, write_index
-from jsd.manifest import MANIFEST, PICKLES, write_manifest
-from jsd.train.fit import checkpoints, load_average, trained
+from jsd.genuine.convert import LICENCES
+from jsd.genuine.folder import check_target, new_folder, save_part, write_index, write_manifest
+from jsd.manifest import MANIFEST, PICKLES
+from jsd.train.trainer import checkpoints, load_average, trained
 
 UNUSED = (*PICKLES, ".fp16.safetensors", ".msgpack")  # what downloads have beside the files that are read
 COPIED = ("vae", "scheduler", "safety_checker", "feature_extractor", "tokenizer")
@@ -60,8 +60,8 @@ def model_card(name: str, about: Mapping[str, object]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Export the newest checkpoint of a run of `jsd.train.loop`, its averaged weights."""
-    from jsd.train.loop import RUN_FILE, load_parts
+    """Export the newest checkpoint of a run of `jsd.train.run_stage`, its averaged weights."""
+    from jsd.train.run_stage import RUN_FILE, load_parts
 
     parser = argparse.ArgumentParser(prog="python -m jsd train export", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the --out of the run")
@@ -102,8 +102,8 @@ def main(argv: Sequence[str]) -> None:
 
 def load_stage(parts: "object", stage: str, checkpoint: Path) -> None:
     """Put the averaged weights of a checkpoint of `stage` into the text encoder and UNet of `parts`."""
-    from jsd.train.fit import set_trained
     from jsd.train.stages import STAGES
+    from jsd.train.trainer import set_trained
 
     both = torch.nn.ModuleDict({"text_encoder": parts.text_encoder, "unet": parts.unet})
     set_trained(both, STAGES[stage].trains)

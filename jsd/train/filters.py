@@ -23,7 +23,8 @@ import webdataset
 from PIL import Image
 from tqdm import tqdm
 
-from jsd.train.dataset import SampleError, Skipped, caption_of, find_shards, image_of, raw_samples
+from jsd.errors import SampleError
+from jsd.train.data import Skipped, caption_of, find_shards, image_of, raw_samples
 
 KANA = re.compile(r"[ぁ-ゖァ-ヺー]")
 IDEOGRAPH = re.compile(r"[一-鿿々]")

@@ -23,12 +23,12 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-from jsd.request import shown
-from jsd.train.dataset import IMAGES, SampleError, caption_of, crop, image_of, to_tensor
+from jsd.errors import SampleError, shown
+from jsd.train.data import IMAGES, caption_of, crop, image_of, to_tensor
 from jsd.train.diffusion import Denoiser
-from jsd.train.fit import Plan
-from jsd.train.loop import load_parts
+from jsd.train.run_stage import load_parts
 from jsd.train.stages import noise_schedule, train_denoiser
+from jsd.train.trainer import Plan
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 

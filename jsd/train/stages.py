@@ -22,9 +22,10 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jsd.tokenizer import Tokenizer
-from jsd.train.dataset import Stream
+from jsd.train import trainer
+from jsd.train.data import Stream
 from jsd.train.diffusion import Denoiser, draws
-from jsd.train.fit import Data, Plan, fit, set_trained
+from jsd.train.trainer import Data, Plan, set_trained
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def train_denoiser(
         ids = torch.where(u[:, None] < dropout, empty, ids)
         return model(*(x.to(accelerator.device) for x in (x_0, ids, eps, timestep(t, step)))), {}
 
-    fit(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=begun)
+    trainer.train(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=begun)
 
 
 def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:

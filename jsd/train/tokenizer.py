@@ -73,7 +73,8 @@ def captions(source: str) -> Iterator[str]:
         with open(source, encoding="utf-8") as lines:
             yield from (line.strip() for line in lines if line.strip())
         return
-    from jsd.train.dataset import SampleError, caption_of, find_shards, raw_samples
+    from jsd.errors import SampleError
+    from jsd.train.data import caption_of, find_shards, raw_samples
 
     for url in tqdm(find_shards(source), "shards"):
         for sample in raw_samples(url, []):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from e2e.conftest import CAT
+from tests.e2e.conftest import CAT
 
 pytestmark = pytest.mark.usefixtures("still_serving")
 

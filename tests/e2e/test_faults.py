@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import CAT, ROOT, Server
+from tests.e2e.conftest import CAT, ROOT, Server
 
 STAGES = ["text", "step", "decode", "safety", "watermark", "write"]
 MESSAGES = {

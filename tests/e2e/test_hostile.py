@@ -7,7 +7,7 @@ import threading
 import pytest
 from PIL import Image
 
-from e2e.conftest import CAT, as_uri, to_uri, told
+from tests.e2e.conftest import CAT, as_uri, to_uri, told
 
 pytestmark = pytest.mark.usefixtures("still_serving")
 

@@ -4,12 +4,12 @@ import io
 from pathlib import Path
 
 import pytest
-from fakes import psnr
 from PIL import ExifTags, Image
-from test_read_picture import WHOLE, bomb
 
-from e2e.conftest import as_uri, data, picture, to_uri
 from jsd import images
+from tests.e2e.conftest import as_uri, data, picture, to_uri
+from tests.fakes import psnr
+from tests.test_read_picture import WHOLE, bomb
 
 CAT = {"prompt": "猫の肖像画 油絵", "width": 256, "height": 256, "num_inference_steps": 4, "seed": 7}
 SIDEWAYS = Image.Exif()

@@ -6,9 +6,9 @@ import subprocess
 import numpy as np
 from PIL import Image, ImageDraw
 
-from e2e.conftest import ROOT, WEIGHTS
-from jsd import images, latents, sampling, weights
+from jsd import images, model, sampling, vae
 from jsd.request import Request
+from tests.e2e.conftest import ROOT, WEIGHTS
 
 
 def run(*arguments: str, cwd) -> subprocess.CompletedProcess:
@@ -34,7 +34,7 @@ def test_it_writes_the_picture_where_it_was_called(tmp_path):
 
 def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
     """Elsewhere it is the picture as the VAE renders it, but for the watermark."""
-    components = weights.load(WEIGHTS)
+    components = model.load(WEIGHTS)
     width = components.defaults.width
     photo = sampling.generate(components, Request("青い背景の城", seed=1)).images[0]
     photo.save(tmp_path / "in.png")
@@ -45,8 +45,8 @@ def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
     done = run(*(word for value in inputs for word in ("-i", value)), "-o", "out.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     painted = Image.open(tmp_path / "out.png")
-    z = latents.encode(components, photo).mean * components.vae.config.scaling_factor
-    (kept,) = latents.decode(components, z)
+    z = vae.encode(components, photo).mean * components.vae.config.scaling_factor
+    (kept,) = vae.decode(components, z)
     black = np.asarray(mask) == 0
     error = np.asarray(painted, float) - np.asarray(kept, float)
     assert 10 * np.log10(255**2 / np.mean(error[black] ** 2)) >= 35

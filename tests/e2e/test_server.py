@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from e2e.conftest import CAT, picture, told
 from jsd import watermark
 from jsd.request import SCHEDULER_NAMES
+from tests.e2e.conftest import CAT, picture, told
 
 INPUTS = [
     "prompt",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from e2e.conftest import CAT, WEIGHTS
+from tests.e2e.conftest import CAT, WEIGHTS
 
 
 class Evil:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT
 
 
 def test_a_short_soak_draws_nothing_wrong_and_leaves_nothing_behind():

@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 
 import pytest
-from fakes import psnr
 from PIL import Image
 
-from engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold, watch_decode
 from jsd import sampling
 from jsd.engine import Engine
-from jsd.request import QueueFullError
+from jsd.errors import QueueFullError
+from tests.engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold, watch_decode
+from tests.fakes import psnr
 
 
 def test_a_full_queue_refuses_and_a_cancelled_place_is_free_again(spied):
@@ -117,7 +117,7 @@ def test_what_was_cancelled_is_not_marked(engine, monkeypatch):
     monkeypatch.setattr(sampling, "seal", seal)
     first, second = engine.submit(CAT), engine.submit(replace(CAT, seed=2))
     deadline = time.monotonic() + SECONDS
-    while engine._sealer._work_queue.qsize() < 1:
+    while engine.running:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert second.cancel()

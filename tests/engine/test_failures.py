@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import psnr
 
-from engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold
 from jsd import sampling
-from jsd.request import InputError, MemoryShortError, NSFWError
+from jsd.errors import InputError, MemoryShortError, NSFWError
+from tests.engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold
+from tests.fakes import psnr
 
 
 def test_a_bad_request_fails_when_submitted(engine):

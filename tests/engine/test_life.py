@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.conftest import CAT, MANY, SECONDS, hold
-from jsd import capacity, sampling
+from jsd import device, sampling
 from jsd.engine import Engine
-from jsd.request import EngineLostError, WeightsError
+from jsd.errors import EngineLostError, WeightsError
+from tests.engine.conftest import CAT, MANY, SECONDS, hold
 
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure")
 
@@ -32,7 +32,7 @@ def test_the_model_is_loaded_by_the_thread_that_runs_it(components):
     with Engine(load) as engine:
         assert loaded == ["jsd-engine"]
         assert engine.components is components
-        assert engine.max_batch_rows == capacity.CPU_ROWS
+        assert engine.max_batch_rows == device.CPU_ROWS
         assert len(engine.submit(CAT).result(SECONDS).images) == 1
 
 

@@ -6,11 +6,10 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 
-from fakes import psnr
-
-from engine.conftest import CAT, MANY, SECONDS, alone, hold
 from jsd.engine import Engine
 from jsd.request import SCHEDULER_NAMES
+from tests.engine.conftest import CAT, MANY, SECONDS, alone, hold
+from tests.fakes import psnr
 
 
 def test_a_request_becomes_the_picture_it_becomes_alone(engine, components):

@@ -1,132 +1,180 @@
-"""Concepts, drawings, styles, captions: what the embedded model is taught."""
+"""Shards are streamed in an order that depends on the seed alone, taken up again anywhere, and what is bad is named."""
 
-import unicodedata
+import io
+import json
+import os
+from collections import Counter
+from itertools import islice
+from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from jsd.train import pictures
-from jsd.train.captions import ENGLISH, JAPANESE, caption, prompt_for, prompt_for_two, swap_kana
-from jsd.train.drawings import SIZE, Concept, Drawing, codepoints, load_concepts
-from jsd.train.styles import COLOURS, PAIRS, STYLES, render
+from jsd.errors import SampleError
+from jsd.train.data import Shards, Stream, caption_of, crop, find_shards, image_of
 
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" cy="4" r="3" fill="{}"/></svg>'
+from .shards import good, picture, write
 
 
-def drawing(concept: str = "ball", colour: str = "#d02020", icon_set: str = "noto", face: bool = False) -> Drawing:
-    names = {"ball": ("玉", "たま", "ボール"), "moon": ("月", "つき")}[concept]
-    return Drawing(Concept(concept, ("o",), names, (concept,)), icon_set, "o", face, SVG.format(colour))
+def read(urls, count, batch=4, shuffle=3, **settings):
+    return list(islice(Shards(urls, size=16, batch=batch, shuffle=shuffle, **settings), count))
 
 
-def test_concepts_are_many_and_no_name_means_two_things():
-    concepts = load_concepts()
-    assert len(concepts) >= 300
-    assert len({c.id for c in concepts}) == len(concepts)
-    owner = {}
-    for concept in concepts:
-        for name in concept.ja:
-            key = unicodedata.normalize("NFKC", name).lower()
-            assert owner.setdefault(key, concept.id) == concept.id, f"{name} names {owner[key]} and {concept.id}"
+def keys(batches):
+    return [key for batch in batches for key in batch.keys]
 
 
-def test_the_japanese_things_are_there():
-    names = {name for concept in load_concepts() for name in concept.ja}
-    wanted = (
-        "富士山 東京タワー 城 鳥居 桜 鯉のぼり 門松 ひな祭り 風鈴 鬼 天狗 寿司 おにぎり 団子 おでん ラーメン "
-        "温泉 提灯 着物 新幹線 サラリーマン 猫 ねこ ネコ にゃんこ"
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(tmp_path):
+    urls = good(tmp_path, shards=3, each=8)
+    seen = keys(read(urls, 12))
+    first, second = seen[:24], seen[24:]
+    assert sorted(first) == sorted(second) == sorted(f"{s}-{i}" for s in range(3) for i in range(8))
+    assert first != second != sorted(second)
+    assert keys(read(urls, 6)) == first
+    assert keys(read(urls, 6, seed=1)) != first
+
+
+def test_pixels_and_captions_belong_together(tmp_path):
+    for batch in read(good(tmp_path, 2, 6), 3):
+        assert batch.pixels.shape == (4, 3, 16, 16)
+        for pixels, caption, key in zip(batch.pixels, batch.captions, batch.keys, strict=True):
+            s, i = map(int, key.split("-"))
+            assert caption == key
+            wanted = torch.tensor([s * 20, i * 5, 90.0]) / 127.5 - 1
+            assert torch.allclose(pixels.mean((1, 2)), wanted, atol=0.01)
+
+
+def test_processes_and_workers_share_the_shards(tmp_path):
+    urls = good(tmp_path, shards=4, each=4)
+    parts = [keys(read(urls, 2, rank=rank, processes=2)) for rank in range(2)]
+    assert sorted(parts[0] + parts[1]) == sorted(f"{s}-{i}" for s in range(4) for i in range(4))
+    stream = Stream(Shards(urls, size=16, batch=4), workers=2)
+    assert sorted(keys(next(stream) for _ in range(4))) == sorted(parts[0] + parts[1])
+
+
+def test_more_readers_than_shards_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 shards for 4 readers"):
+        read(good(tmp_path, 2, 2), 1, processes=4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [1, 5, 6, 11])
+def test_a_stream_goes_on_where_its_place_was_kept(tmp_path, workers, stop):
+    urls = good(tmp_path, shards=3, each=8)
+
+    def stream():
+        return Stream(Shards(urls, size=16, batch=2, shuffle=3, random_crop=True), workers)
+
+    whole = stream()
+    expected = [next(whole) for _ in range(stop + 8)][stop:]
+    killed = stream()
+    for _ in range(stop):
+        next(killed)
+    resumed = stream()
+    resumed.go_to([killed.place()])
+    for batch in expected:
+        again = next(resumed)
+        assert again.keys == batch.keys
+        assert torch.equal(again.pixels, batch.pixels)
+
+
+def test_another_number_of_readers_can_not_go_on(tmp_path):
+    urls = good(tmp_path, shards=3, each=8)
+    stream = Stream(Shards(urls, size=16, batch=2))
+    next(stream)
+    with pytest.raises(ValueError, match="with 1 readers.*now there are 2"):
+        Stream(Shards(urls, size=16, batch=2), workers=2).go_to([stream.place()])
+
+
+def test_bad_samples_are_left_out_counted_and_named(tmp_path):
+    whole = picture(size=(200, 200), kind="JPEG")
+    bad = {
+        "cut": ({"jpg": whole[: len(whole) // 2], "txt": "途中まで"}, "picture: unreadable (OSError)"),
+        "noise": ({"png": b"no picture", "txt": "雑音"}, "picture: not a png, jpeg or webp file"),
+        "empty": ({"png": picture(), "txt": "  \n"}, "caption empty"),
+        "sjis": ({"png": picture(), "txt": "猫の絵".encode("shift_jis")}, "caption not UTF-8"),
+        "alone": ({"txt": "絵がない"}, "picture: none"),
+        "mute": ({"png": picture()}, "no caption"),
+        "json": ({"png": picture(), "json": b"{"}, "json unreadable"),
+        "deep": ({"png": picture(), "json": b'{"caption": ' + b"[" * 200_000}, "json unreadable"),
+        "list": ({"png": picture(), "json": b'{"caption": ["a", {}]}'}, "caption is no text"),
+        "gif": ({"png": picture(kind="GIF"), "txt": "動く"}, "picture: not a png, jpeg or webp file"),
+    }
+    samples = {key: members for key, (members, _) in bad.items()}
+    samples |= {f"good{i}": {"png": picture(), "txt": "良い"} for i in range(4)}
+    url = str(write(tmp_path / "a.tar", samples))
+    log = tmp_path / "skipped.jsonl"
+    stream = Stream(Shards([url], size=16, batch=4), log=log)
+    for _ in range(5):  # epochs: each sample is told once
+        assert sorted(next(stream).keys) == [f"good{i}" for i in range(4)]
+    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert sorted((row["key"], row["reason"]) for row in rows) == sorted(
+        (key, reason) for key, (_, reason) in bad.items()
     )
-    assert set(wanted.split()) <= names
+    assert stream.skipped == Counter(reason for _, reason in bad.values())
+    again = Stream(Shards([url], size=16, batch=4))
+    again.go_to([stream.place()])
+    next(again)
+    assert again.skipped == stream.skipped
 
 
-def test_an_emoji_is_keyed_without_its_variation_selector():
-    assert codepoints("⛩️") == "26e9"
-    assert codepoints("👨‍💼") == "1f468-200d-1f4bc"
+def test_one_bad_shard_does_not_stop_a_reader_that_was_dealt_it(tmp_path):
+    urls = good(tmp_path, shards=4, each=4)
+    Path(urls[2]).write_bytes(b"")
+    streams = [Stream(Shards(urls, size=16, batch=1, rank=rank, processes=4)) for rank in range(4)]
+    keys = {next(stream).keys[0] for _ in range(30) for stream in streams}
+    assert len(keys) == 12
 
 
-def test_a_drawing_is_transparent_around_its_figure():
-    rgba = np.asarray(drawing().rgba)
-    assert rgba.shape == (SIZE, SIZE, 4)
-    assert rgba[2, 2, 3] == 0
-    assert rgba[SIZE // 2, SIZE // 2].tolist() == [208, 32, 32, 255]
+def test_a_truncated_shard_is_read_as_far_as_it_goes(tmp_path):
+    urls = good(tmp_path, shards=2, each=6)
+    os.truncate(urls[0], 9 * 1024 + 700)  # within the tenth of its twelve members
+    stream = Stream(Shards(urls, size=16, batch=1))
+    assert Counter(next(stream).keys[0][0] for _ in range(11)) == {"0": 5, "1": 6}
+    for _ in range(6):
+        next(stream)
+    ((reason, count),) = stream.skipped.items()
+    assert ("rest of the shard unreadable" in reason, count) == (True, 1)
 
 
-def test_every_style_keeps_the_size_and_changes_the_picture_its_own_way():
-    rgba = drawing().rgba
-    rendered = {style: render(rgba, style) for style in [*STYLES, *PAIRS]}
-    assert {(picture.mode, picture.size) for picture in rendered.values()} == {("RGB", (SIZE, SIZE))}
-    arrays = {style: np.asarray(picture, float) for style, picture in rendered.items()}
-    for style, picture in arrays.items():
-        nearest = min((np.abs(picture - other).mean(), name) for name, other in arrays.items() if name != style)
-        assert nearest[0] > 1, (style, nearest)
+def test_shards_without_one_good_sample_are_an_error(tmp_path):
+    url = str(write(tmp_path / "a.tar", {"a": {"png": picture(), "txt": ""}}))
+    with pytest.raises(ValueError, match="not one good sample in 3 shards.*caption empty"):
+        read([url], 1)
 
 
-def test_styles_are_deterministic_and_do_what_they_say():
-    rgba = drawing().rgba
-    assert render(rgba, "oil").tobytes() == render(rgba, "oil").tobytes()
-    blue = render(rgba, "blue")
-    assert blue.getpixel((2, 2)) == COLOURS["blue"]
-    grey = np.asarray(render(rgba, "monochrome"))
-    assert (grey[..., 0] == grey[..., 1]).all()
-    cells = np.asarray(render(rgba, "pixel").resize((32, 32), Image.NEAREST).resize((SIZE, SIZE), Image.NEAREST))
-    assert (cells == np.asarray(render(rgba, "pixel"))).all()
+def test_captions_come_from_txt_or_json_in_one_line():
+    assert caption_of({"txt": " 猫の\n肖像画 ".encode()}) == "猫の 肖像画"
+    assert caption_of({"json": '{"caption": "犬"}'.encode()}) == "犬"
+    assert caption_of({"json": '{"text": "鳥"}'.encode()}) == "鳥"
+    for about in (b"[]", b'{"caption": null}', b"3"):
+        with pytest.raises(SampleError):
+            caption_of({"json": about})
 
 
-def test_one_pair_in_ten_is_held_out_and_never_rendered():
-    ids = [concept.id for concept in load_concepts()]
-    styles = [style for style in STYLES if style != "plain"]
-    share = np.mean([pictures.held_out(i, style) for i in ids for style in styles])
-    assert 0.08 < share < 0.12
-    assert not any(pictures.held_out(i, "plain") for i in ids)
-    for concept in ("ball", "moon"):
-        rendered = pictures.styles_of(drawing(concept))
-        assert "plain" in rendered
-        assert not any(pictures.held_out(concept, part) for style in rendered for part in style.split("+"))
+def test_pictures_of_any_mode_become_rgb_and_stand_upright():
+    assert image_of({"png": picture((10, 20, 30, 0), mode="RGBA")}).getpixel((0, 0)) == (255, 255, 255)
+    assert image_of({"png": picture(7, mode="P")}).mode == "RGB"
+    assert image_of({"jpg": picture(90, kind="JPEG", mode="L")}).mode == "RGB"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(data, "JPEG", exif=turned)
+    assert image_of({"jpeg": data.getvalue()}).size == (20, 40)
 
 
-def test_pictures_are_rendered_once_and_again_when_the_drawings_change(tmp_path):
-    first = pictures.build(tmp_path, [drawing(), drawing("moon", "#ffee00")], workers=1)
-    assert first.images.shape == (len(first.style), SIZE, SIZE, 3)
-    assert np.array_equal(first.images[0], np.asarray(render(drawing().rgba, first.style[0])))
-    changed = pictures.build(tmp_path, [drawing(colour="#2020d0")], workers=1)
-    assert set(changed.drawings) == {(0,)}
-    assert np.array_equal(changed.images[0], np.asarray(render(drawing(colour="#2020d0").rgba, changed.style[0])))
+def test_the_crop_keeps_the_aspect():
+    image = Image.new("RGB", (300, 100), "white")
+    image.paste("red", (100, 0, 200, 100))
+    assert crop(image, 50).size == (50, 50)
+    assert crop(image, 50).getpixel((25, 25)) == crop(image, 50).getpixel((3, 3)) == (255, 0, 0)
+    assert crop(image, 50, at=0.0).getpixel((25, 25)) == (255, 255, 255)
 
 
-def test_prompts_compose():
-    ball = drawing().concept
-    assert prompt_for(ball, "plain") == "玉"
-    assert prompt_for(ball, "oil") == "玉 油絵"
-    assert prompt_for(ball, "blue") == "青い背景の玉"
-    assert prompt_for(ball, "oil+blue") == "青い背景の玉 油絵"
-    assert prompt_for(ball, "oil+blue", ENGLISH) == "ball on a blue background, oil painting"
-    assert prompt_for_two((ball, drawing("moon").concept)) == "玉と月"
-
-
-@pytest.mark.parametrize("style", ["plain", "oil", "blue", "oil+blue"])
-def test_captions_name_the_thing_and_the_style(style):
-    rng = np.random.default_rng(0)
-    names = [unicodedata.normalize("NFKC", n) for name in drawing().concept.ja for n in (name, swap_kana(name))]
-    both = 0
-    for _ in range(300):
-        text = unicodedata.normalize("NFKC", caption((drawing(),), style, rng))
-        styled = all(
-            any(word in text for word in {**JAPANESE.colours, **JAPANESE.styles}[part])
-            for part in style.split("+")
-            if part != "plain"
-        )
-        assert styled, text
-        both += any(name in text for name in names)
-    assert both >= 285  # a few name the style alone
-    assert style != "plain" or both == 300
-
-
-def test_captions_vary():
-    rng = np.random.default_rng(0)
-    assert len({caption((drawing(),), "oil", rng) for _ in range(200)}) > 120
-
-
-def test_kana_are_swapped_only_when_a_name_is_all_kana():
-    assert swap_kana("ねこ") == "ネコ"
-    assert swap_kana("ラーメン") == "らーめん"
-    assert swap_kana("子ねこ") == "子ねこ"
+def test_shards_are_found_by_folder_and_by_pattern(tmp_path):
+    urls = good(tmp_path / "data", 3, 1)
+    assert find_shards(str(tmp_path / "data")) == urls
+    assert find_shards(f"{tmp_path}/data/{{00000..00002}}.tar") == urls
+    with pytest.raises(ValueError, match="no \\*.tar in this folder"):
+        find_shards(str(tmp_path))

@@ -6,9 +6,10 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from jsd import sampling, settings, weights
+from jsd import model, sampling, settings
+from jsd.errors import WeightsError
 from jsd.manifest import verify
-from jsd.request import Request, WeightsError
+from jsd.request import Request
 from jsd.train import lora
 
 from .shards import picture
@@ -46,8 +47,8 @@ def test_an_adapter_changes_the_pictures_and_leaves_the_folder_alone(adapter, ti
 
 def test_stock_diffusers_draws_the_same_with_the_same_file(adapter, tiny_folder):
     """What is merged is what peft adds beside the weights."""
-    ours = weights.load(tiny_folder, lora=adapter).unet
-    stock = weights.load(tiny_folder).unet
+    ours = model.load(tiny_folder, lora=adapter).unet
+    stock = model.load(tiny_folder).unet
     stock.load_lora_adapter(load_file(adapter), prefix="unet")
     x, t = torch.randn(1, ours.config.in_channels, 4, 4), torch.tensor(500)
     text = torch.randn(1, 5, ours.config.cross_attention_dim)
@@ -62,7 +63,7 @@ def test_an_adapter_of_another_strength_is_merged_as_stock_diffusers_merges_it(t
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(0)
-    stock = weights.load(tiny_folder).unet
+    stock = model.load(tiny_folder).unet
     x, t = torch.randn(1, stock.config.in_channels, 4, 4), torch.tensor(500)
     text = torch.randn(1, 5, stock.config.cross_attention_dim)
     stock.add_adapter(LoraConfig(r=2, lora_alpha=8, target_modules=["to_q", "to_v"], init_lora_weights=False))
@@ -73,7 +74,7 @@ def test_an_adapter_of_another_strength_is_merged_as_stock_diffusers_merges_it(t
     )
     file = next(tmp_path.glob("*.safetensors"))
     with torch.no_grad():
-        ours = weights.load(tiny_folder, lora=file).unet(x, t, text).sample
+        ours = model.load(tiny_folder, lora=file).unet(x, t, text).sample
         assert torch.allclose(ours, stock(x, t, text).sample, atol=1e-4)
 
 
@@ -85,12 +86,12 @@ def test_what_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny_folder
     elif kind == "foreign":
         save_file({f"unet.other.to_q.lora_{c}.weight": torch.zeros(2, 2) for c in "AB"}, file)
     elif kind in ("shape", "half"):
-        name = next(n for n, _ in weights.load(tiny_folder).unet.named_parameters() if n.endswith("to_q.weight"))
+        name = next(n for n, _ in model.load(tiny_folder).unet.named_parameters() if n.endswith("to_q.weight"))
         layer = f"unet.{name.removesuffix('.weight')}"
         save_file({f"{layer}.lora_{c}.weight": torch.zeros(2, 2) for c in ("AB" if kind == "shape" else "A")}, file)
     elif kind in ("nan", "alpha"):
         name, value = next(
-            (n, p) for n, p in weights.load(tiny_folder).unet.named_parameters() if n.endswith("to_q.weight")
+            (n, p) for n, p in model.load(tiny_folder).unet.named_parameters() if n.endswith("to_q.weight")
         )
         layer, (rows, columns) = f"unet.{name.removesuffix('.weight')}", value.shape
         number = float("nan") if kind == "nan" else 0.0
@@ -102,7 +103,7 @@ def test_what_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny_folder
     elif kind == "empty":
         save_file({}, file)
     with pytest.raises(WeightsError, match=str(file)):
-        weights.load(tiny_folder, lora=file)
+        model.load(tiny_folder, lora=file)
 
 
 def test_a_picture_without_a_caption_is_named(tmp_path, tiny_folder):

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from jsd import sampling, weights
+from jsd import model, sampling
 from jsd.request import Request
-from jsd.train import export, fit, loop
+from jsd.tokenizer import Tokenizer
+from jsd.train import export, run_stage, trainer
 from jsd.train.diffusion import Denoiser, draws
 from jsd.train.stages import noise_schedule
 from jsd.train.tokenizer import train_tokenizer
@@ -60,7 +61,7 @@ def flags(values, **changed):
 
 def train(values, **changed):
     AcceleratorState._reset_state(reset_partial_state=True)
-    loop.main(flags(values, **changed))
+    run_stage.main(flags(values, **changed))
 
 
 def tensors(folder, part):
@@ -78,7 +79,7 @@ def changed(one, other):
 def test_a_stage_changes_the_parts_it_is_to_and_no_other(arguments, monkeypatch, stage, trained):
     """The very tensors that are trained with, before and after."""
     seen = {}
-    original = loop.train_stage
+    original = run_stage.train_stage
 
     def watch(name, text_encoder, unet, scheduler, source, *rest, **more):
         parts = {"text_encoder": text_encoder, "unet": unet, "vae": kept[0]}
@@ -89,15 +90,15 @@ def test_a_stage_changes_the_parts_it_is_to_and_no_other(arguments, monkeypatch,
             seen[part] = {key for key in now if not torch.equal(now[key], before[part][key])}, set(now)
 
     kept = []
-    load = loop.load_parts
+    load = run_stage.load_parts
 
     def load_parts(*given):
         parts = load(*given)
         kept.append(parts.vae)
         return parts
 
-    monkeypatch.setattr(loop, "train_stage", watch)
-    monkeypatch.setattr(loop, "load_parts", load_parts)
+    monkeypatch.setattr(run_stage, "train_stage", watch)
+    monkeypatch.setattr(run_stage, "load_parts", load_parts)
     train(arguments, stage=stage, tokenizer=arguments["tokenizer"] if stage == "stage1" else None)
     for part, (changed, every) in seen.items():
         # The pooled text's last norm and the like may see no gradient; what is not to change, not a bit of it may.
@@ -111,7 +112,7 @@ def test_stage_1_then_stage_2_give_folders_that_draw(arguments, tmp_path, tiny_f
     assert not changed(tensors(one, "unet"), tensors(base, "unet"))
     assert not changed(tensors(one, "vae"), tensors(base, "vae"))
     assert tensors(one, "text_encoder")["embeddings.token_embedding.weight"].shape[0] == len(
-        weights.Tokenizer.from_folder(tmp_path / "tokenizer").pieces
+        Tokenizer.from_folder(tmp_path / "tokenizer").pieces
     )
 
     train(arguments, stage="stage2", model=one, tokenizer=None, out=tmp_path / "run2")
@@ -121,7 +122,7 @@ def test_stage_1_then_stage_2_give_folders_that_draw(arguments, tmp_path, tiny_f
     assert len(changed(tensors(two, "text_encoder"), tensors(one, "text_encoder"))) > 10
     assert not changed(tensors(two, "vae"), tensors(base, "vae"))
 
-    components = weights.load(two, safety_checker=False)
+    components = model.load(two, safety_checker=False)
     assert components.name == "mine"
     assert sampling.generate(components, Request("猫の絵", num_inference_steps=1)).images[0].size == (64, 64)
     card = (two / "README.md").read_text("utf-8")
@@ -132,7 +133,7 @@ def test_a_run_leaves_a_curve_and_samples_as_pictures(arguments, tmp_path):
     train(arguments)
     run = tmp_path / "run"
     assert {path.name for path in run.glob("*.png")} == {"stage1.png", "sample-0000003.png", "sample-0000006.png"}
-    assert [path.name for path in fit.checkpoints(run, "stage1")] == ["stage1-0000003", "stage1-0000006"]
+    assert [path.name for path in trainer.checkpoints(run, "stage1")] == ["stage1-0000003", "stage1-0000006"]
     assert not list(run.glob("*.tmp*"))
 
 
@@ -142,7 +143,7 @@ def test_a_run_can_be_followed_in_tensorboard(arguments, tmp_path):
     train(arguments, log_with="tensorboard")
     (folder,) = (tmp_path / "run" / "logs").iterdir()
     events = EventAccumulator(str(folder)).Reload()
-    rows = fit.read_curve(tmp_path / "run" / "stage1.jsonl")
+    rows = trainer.read_curve(tmp_path / "run" / "stage1.jsonl")
     assert [(e.step, e.value) for e in events.Scalars("stage1/loss")] == [
         (row["step"], pytest.approx(row["loss"])) for row in rows
     ]
@@ -159,8 +160,8 @@ def test_samples_are_drawn_with_the_averaged_weights_and_training_goes_on_with_i
     def on_save(step):
         seen[f"average {step}"] = model.weight.item()
 
-    plan = fit.Plan(20, 1.0, warmup=1, save_every=10, ema=0.9)
-    fit.fit("line", model, loss_of, plan, tmp_path, Accelerator(mixed_precision="no", cpu=True), on_save=on_save)
+    plan = trainer.Plan(20, 1.0, warmup=1, save_every=10, ema=0.9)
+    trainer.train("line", model, loss_of, plan, tmp_path, Accelerator(mixed_precision="no", cpu=True), on_save=on_save)
     assert seen[0] < seen["average 10"] < seen[9] < seen[10] < seen[19]
     assert model.weight.item() == seen["average 20"]
 
@@ -168,7 +169,7 @@ def test_samples_are_drawn_with_the_averaged_weights_and_training_goes_on_with_i
 def test_a_run_killed_at_any_moment_gives_the_same_curve(arguments, tmp_path):
     """kill -9, at several moments, against one that is left alone: equal to the bit."""
     train(arguments, steps=12, out=tmp_path / "whole")
-    command = [sys.executable, "-m", "jsd.train.loop", *flags(arguments, steps=12)]
+    command = [sys.executable, "-m", "jsd.train.run_stage", *flags(arguments, steps=12)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for step in (3, 6):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -179,10 +180,10 @@ def test_a_run_killed_at_any_moment_gives_the_same_curve(arguments, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     train(arguments, steps=12)
-    last = [fit.load_average(fit.checkpoints(tmp_path / name, "stage1")[-1]) for name in ("whole", "run")]
+    last = [trainer.load_average(trainer.checkpoints(tmp_path / name, "stage1")[-1]) for name in ("whole", "run")]
     assert all(torch.equal(a, b) for a, b in zip(*last, strict=True))
     curves = [
-        [(row["step"], row["loss"]) for row in fit.read_curve(tmp_path / name / "stage1.jsonl")]
+        [(row["step"], row["loss"]) for row in trainer.read_curve(tmp_path / name / "stage1.jsonl")]
         for name in ("whole", "run")
     ]
     assert curves[0] == curves[1]
@@ -191,12 +192,12 @@ def test_a_run_killed_at_any_moment_gives_the_same_curve(arguments, tmp_path):
 def launch(values, **changed):
     """Two processes: by torch's own launcher, as `accelerate launch` starts several without a GPU only under MPI."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "jsd.train.loop", *flags(values, workers=1, **changed)]
+    command += ["-m", "jsd.train.run_stage", *flags(values, workers=1, **changed)]
     subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def average(folder, stage="stage1"):
-    return torch.cat([x.flatten() for x in fit.load_average(fit.checkpoints(folder, stage)[-1])])
+    return torch.cat([x.flatten() for x in trainer.load_average(trainer.checkpoints(folder, stage)[-1])])
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
@@ -216,8 +217,8 @@ def test_two_processes_train_as_one_that_accumulates_two(arguments, tmp_path, st
 def test_two_processes_have_the_losses_of_one_that_accumulates_two(arguments, tmp_path):
     train(arguments, accumulate=2, workers=2, out=tmp_path / "one")
     launch(arguments, out=tmp_path / "two")
-    assert json.loads((fit.checkpoints(tmp_path / "two", "stage1")[-1] / "progress.json").read_text())["data"][1]
-    rows = [fit.read_curve(tmp_path / name / "stage1.jsonl") for name in ("one", "two")]
+    assert json.loads((trainer.checkpoints(tmp_path / "two", "stage1")[-1] / "progress.json").read_text())["data"][1]
+    rows = [trainer.read_curve(tmp_path / name / "stage1.jsonl") for name in ("one", "two")]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for one, two in zip(*rows, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
@@ -286,7 +287,7 @@ def test_what_would_fail_at_the_first_checkpoint_is_told_before_the_first_step(a
 def test_less_memory_and_weighted_timesteps_train_too(arguments, tmp_path):
     for name, more in (("plain", []), ("checkpointed", ["--gradient-checkpointing"]), ("weighted", ["--min-snr", "5"])):
         AcceleratorState._reset_state(reset_partial_state=True)
-        loop.main([*flags(arguments, out=tmp_path / name, warmup=0), *more])
+        run_stage.main([*flags(arguments, out=tmp_path / name, warmup=0), *more])
     plain, checkpointed, weighted = (average(tmp_path / name) for name in ("plain", "checkpointed", "weighted"))
     assert torch.allclose(plain, checkpointed, atol=1e-6)
     assert not torch.allclose(plain, weighted, atol=1e-6)
@@ -299,4 +300,4 @@ def test_a_download_with_pickles_beside_its_safetensors_can_be_exported(argument
     export.main([str(tmp_path / "run"), str(tmp_path / "one")])
     assert not list((tmp_path / "one").rglob("*.bin"))
     assert (tmp_path / "one" / "LICENSE").read_text() == "Open RAIL-M"
-    weights.load(tmp_path / "one")
+    model.load(tmp_path / "one")

@@ -8,11 +8,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from embedded import autoencoder
+from embedded.text_to_image import NOISE_SCHEDULE
 from jsd.tokenizer import Tokenizer
-from jsd.train import autoencoder
-from jsd.train.fit import Plan, fit
-from jsd.train.text_to_image import NOISE_SCHEDULE
+from jsd.train import trainer
 from jsd.train.tokenizer import EDGE, train_tokenizer
+from jsd.train.trainer import Plan
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def regression(folder, steps, stop_at=None, lr=1e-2):
         return (model(x + 0.01 * torch.randn_like(x)) - x.sum(1, keepdim=True)).square().mean(), {}
 
     plan = Plan(steps, lr, warmup=5, save_every=10)
-    fit("line", model, loss_of, plan, folder, Accelerator(mixed_precision="no", cpu=True))
+    trainer.train("line", model, loss_of, plan, folder, Accelerator(mixed_precision="no", cpu=True))
     return model
 
 
@@ -70,7 +71,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_it(tmp_path):
         return model.weight.sum() * float("nan"), {"db": 1.0}
 
     with pytest.raises(FloatingPointError, match="line: the loss is nan at step 0"):
-        fit("line", model, loss_of, Plan(3, 1e-3), tmp_path, Accelerator(mixed_precision="no", cpu=True))
+        trainer.train("line", model, loss_of, Plan(3, 1e-3), tmp_path, Accelerator(mixed_precision="no", cpu=True))
 
 
 def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path):
@@ -83,7 +84,8 @@ def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path):
     for _ in range(2):
         torch.manual_seed(0)
         with pytest.raises(FloatingPointError, match="gradient's norm is .* at step 3.*line-0000002"):
-            fit("line", torch.nn.Linear(1, 1), loss_of, plan, tmp_path, Accelerator(mixed_precision="no", cpu=True))
+            accelerator = Accelerator(mixed_precision="no", cpu=True)
+            trainer.train("line", torch.nn.Linear(1, 1), loss_of, plan, tmp_path, accelerator)
 
 
 @pytest.fixture
@@ -100,8 +102,8 @@ def images():
 
 def test_closed_form_latents_give_the_picture_back(images):
     x = autoencoder.to_tensor(images)
-    few = autoencoder.LinearLatents.fit(images, patch=16, channels=6)
-    many = autoencoder.LinearLatents.fit(images, patch=16, channels=48)
+    few = autoencoder.LinearLatents.from_images(images, patch=16, channels=6)
+    many = autoencoder.LinearLatents.from_images(images, patch=16, channels=48)
     z = many.encode(x)
     assert z.shape == (40, 48, 4, 4)
     assert float(z.std()) == pytest.approx(1, abs=0.3)

@@ -1,0 +1,104 @@
+"""The judge's references: every drawing in every style, with the right answer, as small pictures.
+
+With a seed each is drawn at another place, size and angle and compressed as JPEG: renderings nobody has seen.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from embedded.drawings import Drawing
+from embedded.styles import COLOURS, PAIRS, STYLES, render
+
+SIDE = 64  # pixels a side of what the judge sees
+# A style is a medium on a ground: "oil+blue" is ("oil", "blue"), "oil" ("oil", ""), "blue" ("plain", "blue").
+MEDIA = tuple(style for style in STYLES if style not in COLOURS)
+GROUNDS = ("", *COLOURS)
+PAIRED = tuple(dict.fromkeys(pair.split("+")[0] for pair in PAIRS))
+
+
+def split_style(style: str) -> tuple[str, str]:
+    """(medium, ground) of a key of STYLES or PAIRS."""
+    medium = next((part for part in style.split("+") if part in MEDIA), "plain")
+    return medium, next((part for part in style.split("+") if part in COLOURS), "")
+
+
+def join_style(medium: str, ground: str) -> str:
+    """The style's key: the inverse of `split_style`."""
+    return "+".join(part for part in (medium, ground) if part not in ("plain", "")) or "plain"
+
+
+def shrink(image: Image.Image) -> np.ndarray:
+    """An RGB picture of any size as the judge sees it: uint8, SIDE x SIDE x 3."""
+    return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.BOX))
+
+
+def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """An RGBA drawing at another size (0.85 to 1.1), angle (up to 8 degrees) and place (up to 1/20 of a side)."""
+    side = drawing.width
+    size = round(side * rng.uniform(0.85, 1.1))
+    moved = drawing.resize((size, size), Image.BICUBIC).rotate(rng.uniform(-8, 8), Image.BICUBIC)
+    x, y = ((side - size) // 2 + rng.integers(-side // 20, side // 20 + 1, size=2)).tolist()
+    canvas = Image.new("RGBA", drawing.size, (255, 255, 255, 0))
+    canvas.paste(moved, (x, y))
+    return canvas
+
+
+def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) -> np.ndarray:
+    """A drawing in a style, uint8, SIDE x SIDE x 3: as it is, or with `rng` displaced and compressed."""
+    if rng is None:
+        return shrink(render(drawing.rgba, style))
+    data = io.BytesIO()
+    render(displace(drawing.rgba, rng), style).save(data, "jpeg", quality=int(rng.integers(60, 95)))
+    return shrink(Image.open(data))
+
+
+def _render_one(seed: int | None, job: tuple[int, Drawing, list[str]]) -> np.ndarray:
+    i, drawing, chosen = job
+    rng = None if seed is None else np.random.default_rng((seed, i))
+    return np.stack([_rendering(drawing, style, rng) for style in chosen])
+
+
+def _map(jobs: list[tuple[int, Drawing, list[str]]], seed: int | None, name: str) -> Iterator[np.ndarray]:
+    """The renderings of each job, in processes where there are enough to pay for them."""
+    work = partial(_render_one, seed)
+    if len(jobs) < 50:
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from tqdm(pool.map(work, jobs, chunksize=8), name, len(jobs))
+
+
+@dataclass(frozen=True)
+class References:
+    """Pictures with their answers: `images` uint8 (n, SIDE, SIDE, 3); `concept` ids and `style` keys, n each."""
+
+    images: np.ndarray
+    concept: list[str]
+    style: list[str]
+
+
+def draw_references(drawings: list[Drawing], seed: int | None = None, count: int | None = None) -> References:
+    """Every drawing in all of STYLES and, for each medium of PAIRS, on one colour; held-out pairs too.
+
+    With `seed` every one is displaced and compressed (see `displace`), other seeds differently; `count` takes that many
+    of the drawings' styles at random.
+    """
+    rng = np.random.default_rng(seed)
+    jobs = [
+        (i, drawing, [*STYLES, *(join_style(medium, rng.choice(GROUNDS[1:])) for medium in PAIRED)])
+        for i, drawing in enumerate(drawings)
+    ]
+    if count is not None:
+        each = max(1, round(count / len(jobs)))
+        jobs = [(i, d, rng.choice(chosen, min(each, len(chosen)), replace=False).tolist()) for i, d, chosen in jobs]
+    images = np.concatenate(list(_map(jobs, seed, "reference drawings")))
+    rows = [(drawing.concept.id, style) for _, drawing, chosen in jobs for style in chosen]
+    return References(images, [concept for concept, _ in rows], [style for _, style in rows])

@@ -1,0 +1,160 @@
+"""What a device can hold, what to do when it can't, and when freed memory returns to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from jsd.errors import MemoryShortError
+
+if TYPE_CHECKING:
+    from jsd.model import Components
+
+T = TypeVar("T")
+
+CPU_ROWS = 16  # more rows in a UNet call gain nothing on a CPU (docs/speed.md)
+MOST_ROWS = 64  # more rows would make every user wait longer
+FEW, MANY = 2, 8  # the numbers of rows whose memory is measured
+GPU_DECODE_BATCH = 4
+USABLE_SHARE = 0.9  # of the free memory; the allocator can't use all of it
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGE_BLOCK = 1 << 30  # bytes
+
+
+def max_batch_rows(components: Components) -> int:
+    """How many UNet rows of the model's own size fit into one call, beside the decoding of some pictures.
+
+    On a GPU this is measured. On a CPU it is CPU_ROWS.
+    """
+    device = components.device
+    if device.type != "cuda":
+        return CPU_ROWS
+
+    def peak_bytes(call: Callable[[], object]) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+
+    try:
+        few, many = (peak_bytes(lambda rows=rows: run_unet(components, rows)) for rows in (FEW, MANY))
+        decoding = decode_batch(components) * peak_bytes(lambda: run_vae(components))
+    except torch.OutOfMemoryError:
+        return FEW
+    finally:
+        torch.cuda.empty_cache()
+    return rows_that_fit(torch.cuda.mem_get_info(device)[0], few, many, decoding)
+
+
+def decode_batch(components: Components) -> int:
+    """How many pictures to decode in one call. On a CPU, decoding n pictures takes n times as long as one."""
+    return 1 if components.device.type == "cpu" else GPU_DECODE_BATCH
+
+
+def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
+    """How many UNet rows fit into memory, from 1 to MOST_ROWS.
+
+    All arguments are bytes: the free memory, and what a call of FEW rows, a call of MANY rows and a decoding take.
+    """
+    row = max((many - few) / (MANY - FEW), 1)
+    fixed = max(few - FEW * row, 0)
+    return max(1, min(MOST_ROWS, int((USABLE_SHARE * free - fixed - decoding) / row)))
+
+
+@torch.inference_mode()
+def run_unet(components: Components, rows: int) -> None:
+    """Call the UNet once with `rows` rows of zeros of the model's own size."""
+    defaults, config = components.defaults, components.unet.config
+    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
+    x = torch.zeros(rows, config.in_channels, *size, device=components.device, dtype=components.dtype)
+    width = components.text_encoder.config.hidden_size
+    context = torch.zeros(rows, components.tokenizer.max_length, width, device=x.device, dtype=x.dtype)
+    components.unet(x, torch.zeros(rows, device=x.device), context, return_dict=False)
+
+
+@torch.inference_mode()
+def run_vae(components: Components) -> None:
+    """Decode one picture of zeros of the model's own size."""
+    defaults, config = components.defaults, components.vae.config
+    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
+    z = torch.zeros(1, config.latent_channels, *size, device=components.device, dtype=components.dtype)
+    components.vae.decode(z)
+
+
+def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
+    """Return `call(count)` and `count`. While memory is short, try again with half the count, down to 1.
+
+    Raises `MemoryShortError` if a count of 1 does not fit either.
+    """
+    while True:
+        try:
+            return call(count), count
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if count == 1:
+                raise MemoryShortError(
+                    "out of memory even for one picture at a time; take a smaller width and height, or fewer users"
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        count //= 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU, torch raises a plain RuntimeError. So do some CUDA libraries.
+    words = ("allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def released(error: Exception) -> Exception:
+    """The same error, without the tensors that the frames of its traceback hold. Other requests need their memory."""
+    chained: BaseException | None = error
+    while chained is not None:
+        traceback.clear_frames(chained.__traceback__)
+        chained = chained.__cause__ or chained.__context__
+    return error
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the device is lost: CUDA answers every later call with the error that broke its context."""
+    return isinstance(error, torch.AcceleratorError)
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory for as long as the process lives. Returns False where there is no glibc.
+
+    Otherwise every training step gets its large blocks from the system anew. On a CPU this makes a step a quarter
+    faster (docs/speed.md).
+    """
+    libc = _glibc("mallopt")
+    return libc is not None and all(libc.mallopt(name, LARGE_BLOCK) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+
+
+def return_freed_memory() -> bool:
+    """Tell glibc to return freed memory to the system. Returns False where there is no glibc.
+
+    On a CPU the blocks that the UNet has freed don't suit the autoencoder. Without them the process peaks 8% lower at
+    Stable Diffusion's size (docs/speed.md).
+    """
+    libc = _glibc("malloc_trim")
+    if libc is None:
+        return False
+    libc.malloc_trim(0)
+    return True
+
+
+def _glibc(function: str) -> ctypes.CDLL | None:
+    """The C library of this process, if it has `function`."""
+    try:
+        libc = ctypes.CDLL(None)
+        getattr(libc, function)
+    except (OSError, AttributeError):
+        return None
+    return libc

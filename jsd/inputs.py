@@ -1,0 +1,63 @@
+"""Inputs as the command line takes them: `name=value` strings, where a value `@FILE` is a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from jsd.errors import InputError, shown
+from jsd.request import Request
+
+NAMES = [field.name for field in fields(Request)]
+OTHER_NAMES = {"steps": "num_inference_steps"}
+PICTURES = ("image", "mask")
+NUMBERS = {
+    "width": int,
+    "height": int,
+    "num_outputs": int,
+    "num_inference_steps": int,
+    "guidance_scale": float,
+    "seed": int,
+    "output_quality": int,
+    "prompt_strength": float,
+    "guidance_interval": lambda text: [float(number) for number in text.split(",")],
+}
+
+
+def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
+    """Parse `name=value` strings into the arguments of a `Request`. Raises `InputError`."""
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError("-i", f"{shown(pair)} was given; name=value is wanted, e.g. -i seed=1")
+        name = OTHER_NAMES.get(name, name)
+        if name not in NAMES:
+            raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(NAMES)}")
+        if name in values:
+            raise InputError(name, "given twice")
+        if name in PICTURES:
+            values[name] = _picture(name, text)
+        else:
+            values[name] = _number(name, text) if name in NUMBERS else text
+    return values
+
+
+def _picture(name: str, text: str) -> object:
+    from jsd import images
+
+    if not text.startswith("@"):
+        raise InputError(name, f"{shown(text)} was given; @FILE is wanted, e.g. -i {name}=@in.png")
+    path = Path(text[1:])
+    if not path.is_file():
+        raise InputError(name, f"there is no file {shown(str(path))}")
+    return images.read_input(name, path)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return NUMBERS[name](text)
+    except ValueError:
+        wanted = {int: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
+        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None

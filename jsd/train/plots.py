@@ -1,0 +1,41 @@
+"""Pictures of a training run: its curve, and sheets of drawn pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from jsd.atomic import atomic_file
+from jsd.train.trainer import read_curve
+
+
+def draw_curve(rows_file: Path, picture: Path) -> None:
+    """Draw a .jsonl of the trainer: every figure but the time against the step, the loss smoothed as well."""
+    from matplotlib.figure import Figure
+
+    rows = read_curve(rows_file)
+    figure = Figure((8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({key for row in rows for key in row} - {"step", "seconds"}):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=name, alpha=0.5 if name == "loss" else 1.0)
+        if name == "loss":
+            smooth = [sum(near) / len(near) for near in (values[max(0, i - 5) : i + 6] for i in range(len(values)))]
+            axes.plot(steps, smooth, label="loss, smoothed")
+    axes.set_xlabel("step")
+    axes.legend()
+    with atomic_file(picture) as part:
+        figure.savefig(part, dpi=100)
+
+
+def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.Image:
+    """Arrange pictures in rows of `columns`, each scaled to `cell` x `cell` pixels. Raises ValueError if there are
+    none.
+    """
+    if not images:
+        raise ValueError("no pictures to arrange")
+    canvas = Image.new("RGB", (columns * cell, -(-len(images) // columns) * cell), "white")
+    for i, image in enumerate(images):
+        canvas.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % columns * cell, i // columns * cell))
+    return canvas

@@ -1,0 +1,70 @@
+"""A result tells how each picture was made, and what the user should know."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jsd.request import Request
+from jsd.result import Result
+
+
+@pytest.fixture
+def result():
+    """Two pictures of three: the safety checker held back the one with seed 8."""
+    request = Request(
+        "猫",
+        width=64,
+        height=64,
+        num_outputs=3,
+        num_inference_steps=4,
+        guidance_scale=2.0,
+        guidance_interval=(0, 1),
+        scheduler="DDIM",
+        seed=7,
+    )
+    pictures = [Image.new("RGB", (64, 64))] * 2
+    return Result(pictures, [7, 9], 1, request, "tiny", {"text": 0.123456}, tokens=3, truncated=5, batch_rows=7.123)
+
+
+def test_metadata_tells_how_a_picture_was_made(result):
+    metadata = result.metadata(1)
+    assert (metadata["prompt"], metadata["seed"], metadata["scheduler"], metadata["model"]) == ("猫", 9, "DDIM", "tiny")
+    assert (metadata["width"], metadata["height"], metadata["truncated_tokens"]) == (64, 64, 5)
+    assert metadata["watermark"] is False
+    assert metadata["timings"] == {"text": 0.1235}
+    assert metadata["generated_by"].startswith("Japanese Stable Diffusion")
+    assert "start" not in metadata
+
+
+def test_metadata_tells_what_the_picture_was_made_from(result):
+    picture = Image.new("RGB", (64, 64))
+    for inputs, start in (({"image": picture}, "image to image"), ({"image": picture, "mask": picture}, "inpainting")):
+        request = Request("猫", seed=1, guidance_interval=(0, 1), prompt_strength=0.5, **inputs)
+        metadata = Result([picture], [1], 0, request, "tiny").metadata(0)
+        assert (metadata["start"], metadata["prompt_strength"]) == (start, 0.5)
+
+
+def test_metrics_and_log_line_hold_the_same_figures(result):
+    metrics = result.metrics(encode=0.5)
+    assert metrics["seeds"] == [7, 9]
+    assert metrics["flagged"] == 1
+    assert metrics["batch_rows"] == 7.12
+    assert metrics["timings"] == {"text": 0.1235, "encode": 0.5}
+    assert all(f"{name} {value}" in result.log_line(encode=0.5) for name, value in metrics.items())
+
+
+def test_the_report_names_every_file_with_its_seed(result):
+    lines = result.report([Path("a.0.png"), Path("a.2.png")], encode=0.5)
+    assert lines == [
+        "a.0.png: seed 7, 4 steps of DDIM",
+        "a.2.png: seed 9, 4 steps of DDIM",
+        "text 0.12 s, encode 0.50 s",
+    ]
+
+
+def test_notes_tell_what_was_cut_off_and_held_back(result):
+    cut, held_back = result.notes()
+    assert "last 5 tokens were left out" in cut
+    assert "1 of 3 pictures were left out" in held_back
+    assert Result([], [], 0, result.request, "tiny").notes() == []
