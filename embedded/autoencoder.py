@@ -166,7 +166,7 @@ def train_decoder(
         ) -> tuple[torch.Tensor, dict[str, float]]:
             x = _sample(images, batch, rng)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                h = _noisy(vae.encode(x))
+                h = _noisy(latents.encode(x))
                 targets = [rung.encode(x) for rung in rungs[:count]]
             loss, figures = torch.zeros(()), {}
             for k, part in enumerate(parts[:count]):

@@ -16,8 +16,8 @@ from embedded.drawings import Concept, Drawing
 from embedded.judge import Judge, Verdict
 from embedded.pictures import held_out_pair
 from embedded.prompts import sample_pairs
+from jsd.images import sheet
 from jsd.tokenizer import Tokenizer
-from jsd.train.plots import sheet
 
 # fmt: off
 JAPANGLISH = (

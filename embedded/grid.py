@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jsd import model, sampling
+from jsd.images import sheet
 from jsd.request import Request
-from jsd.train.plots import sheet
 
 
 def main(argv: list[str] | None = None) -> None:

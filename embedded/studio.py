@@ -16,8 +16,8 @@ from embedded import autoencoder, pictures, text_to_image
 from embedded.captions import ENGLISH, JAPANESE, Language, caption, swap_kana
 from embedded.drawings import Drawing, load_concepts
 from embedded.styles import PAIRS, STYLES, render
+from jsd.images import sheet
 from jsd.tokenizer import Tokenizer
-from jsd.train.plots import sheet
 from jsd.train.tokenizer import EDGE, train_tokenizer
 from jsd.train.trainer import save_atomically
 

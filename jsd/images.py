@@ -7,6 +7,7 @@ and WebP files hold the JSON object as UTF-8 in the EXIF tag ImageDescription.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,6 +110,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: its metadata is {shown(text)}, not a JSON object")
     return value
+
+
+def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.Image:
+    """Arrange pictures in rows of `columns`, each scaled to `cell` x `cell` pixels. Raises ValueError if there are
+    none.
+    """
+    if not images:
+        raise ValueError("no pictures to arrange")
+    canvas = Image.new("RGB", (columns * cell, -(-len(images) // columns) * cell), "white")
+    for i, image in enumerate(images):
+        canvas.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % columns * cell, i // columns * cell))
+    return canvas
 
 
 def _embedded(format: str, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := {str(key) for key in info.get(kind) or ()}:
             raise WeightsError(f"{place}: {len(keys)} {kind.replace('_', ' ')}, {min(keys)} first; convert it again")
-    if any(_stored_type(file) == dtype for file in place.glob("*.safetensors")):
+    if any(_stored_type(file) == dtype for file in place.glob("[!.]*.safetensors")):
         # Tensors that needed no conversion are still mapped to the file, and would change with it.
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()

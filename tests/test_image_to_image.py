@@ -164,8 +164,8 @@ def test_a_picture_of_other_proportions_is_cut_not_squeezed(components):
 def test_a_mask_of_another_size_lies_over_the_whole_picture(components):
     image, mask = Image.new("RGB", (128, 64)), Image.new("L", (6, 4))
     mask.paste(255, (3, 0, 6, 4))
-    asked = source.fitted(Request("猫", image=image, mask=mask).resolve(components.defaults))
-    assert source.fitted(asked).mask.tobytes() == asked.mask.tobytes()
+    asked = source.at_size(Request("猫", image=image, mask=mask).resolve(components.defaults))
+    assert source.at_size(asked).mask.tobytes() == asked.mask.tobytes()
     white = np.asarray(asked.mask) == 255
     assert white.shape == (64, 128)
     assert white[:, 64:].all()

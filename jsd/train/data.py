@@ -21,15 +21,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tarfile_samples
 
-from jsd.errors import PictureError
+from jsd.errors import PictureError, SampleError
 from jsd.images import read_picture
 
 FRUITLESS = 3  # times as many shards as there are, without a good sample, and a reader gives up
 IMAGES = ("jpg", "jpeg", "png", "webp")
-
-
-class SampleError(ValueError):
-    """A sample that can't be trained on; the message says why in a few words."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,6 @@
-"""Pictures of a training run: its curve, and sheets of drawn pictures."""
+"""The curve of a training run, as a picture."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
 
 from jsd.atomic import atomic_file
 from jsd.train.trainer import read_curve
@@ -27,15 +24,3 @@ def draw_curve(rows_file: Path, picture: Path) -> None:
     axes.legend()
     with atomic_file(picture) as part:
         figure.savefig(part, dpi=100)
-
-
-def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.Image:
-    """Arrange pictures in rows of `columns`, each scaled to `cell` x `cell` pixels. Raises ValueError if there are
-    none.
-    """
-    if not images:
-        raise ValueError("no pictures to arrange")
-    canvas = Image.new("RGB", (columns * cell, -(-len(images) // columns) * cell), "white")
-    for i, image in enumerate(images):
-        canvas.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % columns * cell, i // columns * cell))
-    return canvas

@@ -83,8 +83,8 @@ def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path):
     plan = Plan(8, 1e-3, save_every=2)
     for _ in range(2):
         torch.manual_seed(0)
+        accelerator = Accelerator(mixed_precision="no", cpu=True)
         with pytest.raises(FloatingPointError, match="gradient's norm is .* at step 3.*line-0000002"):
-            accelerator = Accelerator(mixed_precision="no", cpu=True)
             trainer.train("line", torch.nn.Linear(1, 1), loss_of, plan, tmp_path, accelerator)
 
 
