@@ -24,12 +24,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jsd import sampling
+from jsd.images import sheet
 from jsd.manifest import MANIFEST, verify
 from jsd.model import Components, read_part
 from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
 from jsd.train.data import Shards, Stream, find_shards
-from jsd.train.plots import draw_curve, sheet
+from jsd.train.plots import draw_curve
 from jsd.train.stages import STAGES, freeze, fresh_text_encoder, latents_of, noise_schedule, train_stage
 from jsd.train.trainer import Plan, checkpoints
 
