@@ -125,7 +125,7 @@ class Batch:
         if error:
             self._fail(group[0], error)
         judged = []
-        for ticket in [ticket for ticket in group if ticket in self.decoding and ticket.job.decoded]:
+        for ticket in [ticket for ticket in group if ticket in self.decoding and not ticket.job.undecoded]:
             try:
                 in_halves(lambda _, ticket=ticket: sampling.judge(self.components, ticket.job), 1)
                 self.remove(ticket)
@@ -146,7 +146,7 @@ class Batch:
         most = min(most, sum(len(job.next_context) for job in jobs))
         try:
             predictions, rows = in_halves(lambda rows: sampling.predict(self.components, jobs, rows), most)
-        except Exception as error:  # noqa: BLE001 - the caller decides whose it is
+        except Exception as error:  # noqa: BLE001 - `tick` finds out whose it is
             return released(error)
         if rows < most:
             self._rows_that_fit[shape] = rows
@@ -165,7 +165,7 @@ class Batch:
         jobs = [ticket.job for ticket in group]
         try:
             in_halves(lambda count: sampling.decode_next(self.components, jobs, count), most)
-        except Exception as error:  # noqa: BLE001 - the caller decides whose it is
+        except Exception as error:  # noqa: BLE001 - `decode` finds out whose it is
             return released(error)
         return None
 

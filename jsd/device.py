@@ -1,8 +1,7 @@
-"""What a device can hold, what to do when it can't, and when freed memory returns to the system."""
+"""What a device can hold, and what to do when it can't."""
 
 from __future__ import annotations
 
-import ctypes
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -21,8 +20,6 @@ MOST_ROWS = 64  # more rows would make every user wait longer
 FEW, MANY = 2, 8  # the numbers of rows whose memory is measured
 GPU_DECODE_BATCH = 4
 USABLE_SHARE = 0.9  # of the free memory; the allocator can't use all of it
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGE_BLOCK = 1 << 30  # bytes
 
 
 def max_batch_rows(components: Components) -> int:
@@ -125,36 +122,3 @@ def released(error: Exception) -> Exception:
 def is_lost(error: Exception) -> bool:
     """Whether the device is lost: CUDA answers every later call with the error that broke its context."""
     return isinstance(error, torch.AcceleratorError)
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory for as long as the process lives. Returns False where there is no glibc.
-
-    Otherwise every training step gets its large blocks from the system anew. On a CPU this makes a step a quarter
-    faster (docs/speed.md).
-    """
-    libc = _glibc("mallopt")
-    return libc is not None and all(libc.mallopt(name, LARGE_BLOCK) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
-
-
-def return_freed_memory() -> bool:
-    """Tell glibc to return freed memory to the system. Returns False where there is no glibc.
-
-    On a CPU the blocks that the UNet has freed don't suit the autoencoder. Without them the process peaks 8% lower at
-    Stable Diffusion's size (docs/speed.md).
-    """
-    libc = _glibc("malloc_trim")
-    if libc is None:
-        return False
-    libc.malloc_trim(0)
-    return True
-
-
-def _glibc(function: str) -> ctypes.CDLL | None:
-    """The C library of this process, if it has `function`."""
-    try:
-        libc = ctypes.CDLL(None)
-        getattr(libc, function)
-    except (OSError, AttributeError):
-        return None
-    return libc
