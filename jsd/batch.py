@@ -40,10 +40,6 @@ class Ticket:
         """The rows of this request in a UNet call, counted in rows of the model's own size."""
         return self.request.rows * self.scale
 
-    @property
-    def cancelled(self) -> bool:
-        return self.future.cancelled()
-
     def settle(self, result: Result | None = None, error: BaseException | None = None) -> None:
         """End the future with a result or an error. A cancelled future only notifies its waiters."""
         if self.future.set_running_or_notify_cancel():
@@ -94,7 +90,7 @@ class Batch:
                 self._fail(ticket, error)
 
     def drop_cancelled(self) -> None:
-        for ticket in [ticket for ticket in self.tickets if ticket.cancelled]:
+        for ticket in [ticket for ticket in self.tickets if ticket.future.cancelled()]:
             self.remove(ticket)
             ticket.settle()
 

@@ -3,12 +3,8 @@
     python -m jsd generate -p "猫の肖像画 油絵" -i seed=1 -o out.png
     python -m jsd generate -p "犬" -i image=@out.png -i prompt_strength=0.6 -o dog.png
     python -m jsd weights pull
-    python -m jsd weights convert SOURCE FOLDER
-    python -m jsd weights verify [FOLDER]
-    python -m jsd weights list
     python -m jsd detect-watermark FILE...
-    python -m jsd eval ...
-    python -m jsd train ...
+    python -m jsd train lora --help
 
 A mistake of the user ends with exit code 2 and one line on stderr. `script/predict` is `generate` with the flags of
 `cog predict`.

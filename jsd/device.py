@@ -67,21 +67,23 @@ def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
 @torch.inference_mode()
 def run_unet(components: Components, rows: int) -> None:
     """Call the UNet once with `rows` rows of zeros of the model's own size."""
-    defaults, config = components.defaults, components.unet.config
-    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
-    x = torch.zeros(rows, config.in_channels, *size, device=components.device, dtype=components.dtype)
-    width = components.text_encoder.config.hidden_size
-    context = torch.zeros(rows, components.tokenizer.max_length, width, device=x.device, dtype=x.dtype)
+    x = _zeros(components, rows)
+    tokens, width = components.tokenizer.max_length, components.text_encoder.config.hidden_size
+    context = torch.zeros(rows, tokens, width, device=x.device, dtype=x.dtype)
     components.unet(x, torch.zeros(rows, device=x.device), context, return_dict=False)
 
 
 @torch.inference_mode()
 def run_vae(components: Components) -> None:
     """Decode one picture of zeros of the model's own size."""
-    defaults, config = components.defaults, components.vae.config
-    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
-    z = torch.zeros(1, config.latent_channels, *size, device=components.device, dtype=components.dtype)
-    components.vae.decode(z)
+    components.vae.decode(_zeros(components, 1))
+
+
+def _zeros(components: Components, rows: int) -> torch.Tensor:
+    """Latents of the model's own size, (rows, c, h, w)."""
+    own = components.defaults
+    shape = (rows, components.unet.config.in_channels, own.height // own.cell, own.width // own.cell)
+    return torch.zeros(shape, device=components.device, dtype=components.dtype)
 
 
 def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:

@@ -170,7 +170,7 @@ class Engine:
     def _seal(self, ticket: Ticket) -> None:
         """Write the watermark and deliver the result. Runs on the second thread."""
         try:
-            ticket.settle(None if ticket.cancelled else sampling.seal(self.components, ticket.job))
+            ticket.settle(None if ticket.future.cancelled() else sampling.seal(self.components, ticket.job))
         except Exception as error:  # noqa: BLE001 - it belongs to this request
             ticket.settle(error=error)
 
@@ -179,6 +179,6 @@ class Engine:
 
     def _drop_cancelled_waiting(self) -> None:
         """Remove cancelled requests from the queue. The caller holds the lock."""
-        for ticket in [ticket for ticket in self._waiting if ticket.cancelled]:
+        for ticket in [ticket for ticket in self._waiting if ticket.future.cancelled()]:
             self._waiting.remove(ticket)
             ticket.settle()
