@@ -36,9 +36,6 @@ TRAIN_COMMANDS = {
 }
 
 
-PLUGIN_HELP = "see its --help"
-
-
 class CommandParser(argparse.ArgumentParser):
     """The parser of a command. With `module`, the command lives in a module of its own.
 
@@ -95,9 +92,9 @@ def _make_parser() -> argparse.ArgumentParser:
         train.add_parser(name, help=text, module=module, extra="train")
     # Other packages add commands by entry points: the name is the command, the value its module.
     for entry in entry_points(group="jsd.train.commands"):
-        train.add_parser(entry.name, help=PLUGIN_HELP, module=entry.value, extra="train")
+        train.add_parser(entry.name, help="see its --help", module=entry.value, extra="train")
     for entry in entry_points(group="jsd.commands"):
-        commands.add_parser(entry.name, help=PLUGIN_HELP, module=entry.value, extra=entry.name)
+        commands.add_parser(entry.name, help="see its --help", module=entry.value, extra=entry.name)
     return parser
 
 

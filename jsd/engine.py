@@ -51,10 +51,7 @@ class Engine:
         as its last action, when nothing can be drawn any more.
         """
         if min(limit for limit in (max_batch_rows, max_queue, decode_batch) if limit is not None) < 1:
-            raise ValueError(
-                f"max_batch_rows {max_batch_rows}, max_queue {max_queue} and decode_batch {decode_batch} must be at "
-                "least 1"
-            )
+            raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
         self.max_queue = max_queue
         self.lost: Exception | None = None  # the reason why nothing can be drawn any more
         self._on_lost = on_lost
