@@ -36,7 +36,7 @@ def make(folder: Path) -> None:
     from tqdm import tqdm
     from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
-    from bench.old_layout import write_part, write_rest
+    from tests.genuine.layout_2022 import write_part, write_rest
 
     if folder.exists():
         raise FileExistsError(f"{folder}: is there already; remove it or name another folder")

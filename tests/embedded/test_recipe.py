@@ -13,6 +13,7 @@ from embedded.drawings import Concept, Drawing
 from embedded.pictures import Pictures
 from embedded.safety_checker import FLAGGED
 from jsd import model, sampling
+from jsd.errors import WeightsError
 from jsd.request import Request
 from jsd.train.trainer import Plan
 
@@ -67,7 +68,7 @@ def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path, monkeypatch
 
 def test_a_folder_that_is_no_model_is_not_replaced(short_recipe, tmp_path):
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="no model folder"):
+    with pytest.raises(WeightsError, match="not a model folder"):
         recipe.main(["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path)])
     assert (tmp_path / "diary.txt").read_text() == "mine"
 

@@ -1,16 +1,16 @@
-"""Write a model folder as it was in 2022: what `jsd.genuine.convert` reads, for its tests and the full-size bench."""
+"""Write models of today in the layout of 2022, which `jsd.genuine.convert` reads. Tests and bench/ use it."""
 
 import json
 from pathlib import Path
 
 import torch
 
-TEXT_IDS = {"bos_token_id": 49406, "eos_token_id": 49407}  # CLIP's own, although the vocabulary is a Japanese one
-LATER = ("scaling_factor", "shift_factor", "force_upcast", "mid_block_add_attention")  # settings that came later
+TEXT_IDS = {"bos_token_id": 49406, "eos_token_id": 49407}  # those of CLIP's English tokenizer
+LATER = ("scaling_factor", "shift_factor", "force_upcast", "mid_block_add_attention")  # no settings of 2022
 
 
 def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a part under the names of 2022, with the position ids that were kept then."""
+    """Return the tensors of a part under their names of 2022, with the position ids that were stored then."""
     if part == "vae":
         new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
         for now, then in new.items():
@@ -27,7 +27,7 @@ def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
-    """A model as a pickle of its tensors, with a config of then."""
+    """Write a model as a pickle of its tensors, with a config of 2022."""
     (folder / part).mkdir(parents=True)
     diffusers = part in ("unet", "vae")
     name = "diffusion_pytorch_model.bin" if diffusers else "pytorch_model.bin"
@@ -43,7 +43,10 @@ def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
 
 
 def write_rest(folder: Path, spiece: Path, tokenizer_config: dict, crop: int) -> None:
-    """Tokenizer (a sentencepiece file and its config), scheduler, image processor, index, licence."""
+    """Write everything but the models: tokenizer, scheduler, image processor, index and licence.
+
+    `spiece` is a sentencepiece model, and `crop` the size of the safety checker's pictures in pixels.
+    """
     write_json(folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **tokenizer_config})
     (folder / "tokenizer" / "spiece.model").write_bytes(spiece.read_bytes())
     write_json(
@@ -84,5 +87,6 @@ def write_rest(folder: Path, spiece: Path, tokenizer_config: dict, crop: int) ->
 
 
 def write_json(file: Path, value: object) -> None:
+    """Write `value` as JSON. The folder of the file is made if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
