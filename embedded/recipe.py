@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m jsd train embedded`."""
     parser.description = "Train the model of weights/embedded from nothing to a model folder."
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="checkpoints, curves, icons (default: runs)")
-    parser.add_argument("--to", type=Path, default=Path("weights/embedded"), help="where the model goes")
+    parser.add_argument(
+        "--to", type=Path, default=Path("weights/embedded"), help="where the model goes (default: weights/embedded)"
+    )
     parser.add_argument("--columns", type=Path, metavar="FOLDER", help="also export base and stage1 into this folder")
 
 

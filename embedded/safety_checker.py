@@ -164,7 +164,7 @@ def _shrink(images: np.ndarray) -> np.ndarray:
     """Pictures uint8 (n, 256, 256, 3) to uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), by averaging."""
     parts = []
     for start in range(0, len(images), 200):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + 200])).movedim(-1, 1).float()
+        part = torch.from_numpy(np.array(images[start : start + 200])).movedim(-1, 1).float()
         parts.append(F.avg_pool2d(part, part.shape[-1] // CHECKER_SIDE).round().byte().movedim(1, -1))
     return torch.cat(parts).numpy()
 
