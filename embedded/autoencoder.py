@@ -158,7 +158,7 @@ def train_encoder(
 
 
 def _intermediate_targets(sizes: tuple[tuple[int, int], ...], images: np.ndarray, folder: Path) -> list[LinearLatents]:
-    """The closed-form latents for each (patch, components) of `sizes`, cached in `folder`."""
+    """The closed-form latents for each (patch, components) of `sizes`, cached in `folder` as rung-PATCH.pt."""
     return [
         LinearLatents.cached(folder / f"rung-{patch}.pt", images, patch=patch, channels=channels, count=300)
         for patch, channels in sizes

@@ -83,9 +83,10 @@ def run(arguments: argparse.Namespace) -> None:
         ("stage2", japanese, JAPANESE),
     ):
         train_stage(name, STAGES[name], data, language, text_encoder, unet, accelerator, terms_before(name))
-        folder = arguments.to if name == "stage2" else arguments.columns and arguments.columns / name
-        if folder:
-            _write(folder, data, {"text_encoder": text_encoder, **parts}, language, name)
+        if name == "stage2":
+            _write(arguments.to, data, {"text_encoder": text_encoder, **parts}, language, name)
+        elif arguments.columns:
+            _write(arguments.columns / name, data, {"text_encoder": text_encoder, **parts}, language, name)
 
 
 def terms_before(name: str) -> dict[str, dict]:
