@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from embedded.drawing import decoded_jobs
 from embedded.drawings import Drawing, fetch, load_drawings
+from embedded.generate import decoded_jobs
 from embedded.prompts import sample_pairs
 from embedded.styles import STYLES, render
 from jsd import settings, watermark
