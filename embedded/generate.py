@@ -30,7 +30,7 @@ def decoded_jobs(components: Components, requests: Sequence[Request], size: int 
         jobs = [sampling.prepare(components, request) for request in requests[first : first + size]]
         while left := [job for job in jobs if not job.finished]:
             sampling.step(components, left)
-        while left := [job for job in jobs if not job.decoded]:
+        while left := [job for job in jobs if job.undecoded]:
             sampling.decode_next(components, left, size)
         yield from jobs
 
