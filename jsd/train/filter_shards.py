@@ -29,16 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__.split("\n")[0]
     parser.add_argument("shards", help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
     parser.add_argument("folder", type=Path, help=f"where the filtered shards and {REPORT} are written")
-    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="of the shorter side")
-    parser.add_argument("--max-aspect", type=float, metavar="RATIO", help="of the longer side to the shorter side")
-    parser.add_argument("--language", metavar="CODE", help="of the captions, e.g. ja")
-    parser.add_argument("--max-watermark", type=float, metavar="CHANCE", help="of pwatermark in the .json")
-    parser.add_argument("--min-similarity", type=float, metavar="COSINE", help="of picture and caption")
+    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="drop pictures whose shorter side is smaller")
     parser.add_argument(
-        "--clip", metavar="FOLDER", help="a CLIP-like model that scores; default: similarity in the .json"
+        "--max-aspect", type=float, metavar="RATIO", help="drop pictures whose longer side is more than RATIO x shorter"
     )
-    parser.add_argument("--device", default="cpu", help="where the CLIP-like model runs, e.g. cuda (default: cpu)")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep pictures that look alike")
+    parser.add_argument("--language", metavar="CODE", help="keep only captions in this language, e.g. ja")
+    parser.add_argument(
+        "--max-watermark", type=float, metavar="CHANCE", help="drop pictures with a higher pwatermark in the .json"
+    )
+    parser.add_argument("--min-similarity", type=float, metavar="COSINE", help="drop pairs with a lower score")
+    parser.add_argument(
+        "--clip", metavar="FOLDER", help="score with this CLIP-like model; default: similarity in the .json"
+    )
+    parser.add_argument("--device", default="cpu", help="of the CLIP-like model, e.g. cuda (default: %(default)s)")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep pairs that look alike and read alike")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -41,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="pictures and .txt captions")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors", help="where it is written")
     parser.add_argument("--size", type=int, help="width and height in pixels; default: the model's native size")
-    parser.add_argument("--rank", type=int, default=8, help="of the adapter's matrices (default: 8)")
-    parser.add_argument("--steps", type=int, default=500, help="default: 500")
-    parser.add_argument("--batch", type=int, default=4, help="pictures per step (default: 4)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="the peak of the learning rate (default: 0.001)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rank", type=int, default=8, help="of the adapter's matrices (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=4, help="pictures per step (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="the peak of the learning rate (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
 

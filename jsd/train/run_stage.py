@@ -48,27 +48,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--stage", choices=list(STAGES), required=True)
+    add("--stage", choices=list(STAGES), required=True, help="see docs/training.md")
     add("--model", type=Path, required=True, help="a diffusers folder of Stable Diffusion 1.x, or one of ours")
     add("--tokenizer", type=Path, help="the tokenizer of a new text encoder (python -m jsd train tokenizer)")
     add("--shards", required=True, help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
     add("--out", type=Path, required=True, help="where checkpoints, curve and samples are written")
-    add("--steps", type=_positive, required=True)
-    add("--batch", type=_positive, default=8, help="pictures per process and batch (default: 8)")
-    add("--accumulate", type=_positive, default=1, help="batches per process and step (default: 1)")
-    add("--size", type=_positive, default=512, help="width and height in pixels (default: 512)")
+    add("--steps", type=_positive, required=True, help="of the whole run")
+    add("--batch", type=_positive, default=8, help="pictures per process and batch (default: %(default)s)")
+    add("--accumulate", type=_positive, default=1, help="batches per process and step (default: %(default)s)")
+    add("--size", type=_positive, default=512, help="width and height in pixels (default: %(default)s)")
     add("--lr", type=float, help="the peak of the learning rate; the default depends on the stage")
-    add("--warmup", type=int, default=500, help="steps until the peak of the learning rate (default: 500)")
-    add("--dropout", type=float, default=0.1, help="the share of captions left out, for guidance (default: 0.1)")
+    add("--warmup", type=int, default=500, help="steps until the peak of the learning rate (default: %(default)s)")
+    add(
+        "--dropout", type=float, default=0.1, help="the share of captions left out, for guidance (default: %(default)s)"
+    )
     add("--min-snr", type=float, help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
-    add("--ema", type=float, default=0.9999, help="the largest decay of the averaged weights (default: 0.9999)")
-    add("--seed", type=int, default=0)
-    add("--workers", type=int, default=4, help="processes that read pictures, per training process (default: 4)")
-    add("--save-every", type=_positive, default=1000, help="steps between checkpoints (default: 1000)")
+    add("--ema", type=float, default=0.9999, help="the largest decay of the averaged weights (default: %(default)s)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add(
+        "--workers",
+        type=int,
+        default=4,
+        help="processes that read pictures, per training process (default: %(default)s)",
+    )
+    add("--save-every", type=_positive, default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
-    add("--gradient-checkpointing", action="store_true", help="takes less memory and a third more time")
+    add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
     add("--prompts", type=Path, help="a file of prompts to draw at every checkpoint, one per line; empty: none")
-    add("--log-with", choices=["tensorboard"])
+    add("--log-with", choices=["tensorboard"], help="also write the curve for this program")
     add("--cpu", action="store_true", help="do not use a GPU")
 
 

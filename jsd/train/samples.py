@@ -32,7 +32,8 @@ def caption_of(sample: dict[str, Any]) -> str:
             text = _caption_in(sample["json"])
         else:
             raise SampleError("no caption")
-    except UnicodeDecodeError:
+        text.encode("utf-8")  # json may hold half of a surrogate pair
+    except UnicodeError:
         raise SampleError("caption not UTF-8") from None
     text = " ".join(text.split())
     if not text:

@@ -29,18 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Train a tokenizer on nine tenths of the captions, and measure it on the rest."
     parser.add_argument("captions", nargs="+", help="text files with one caption per line, or webdataset shards")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the tokenizer is written")
-    parser.add_argument("--vocab-size", type=int, default=32_000, help="the largest number of tokens (default: 32000)")
     parser.add_argument(
-        "--max-length", type=int, default=77, help="token ids per caption, with the end token (default: 77)"
+        "--vocab-size", type=int, default=32_000, help="the largest number of tokens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=77, help="token ids per caption, with the end token (default: %(default)s)"
     )
     parser.add_argument(
         "--character-coverage",
         type=float,
         default=0.9999,
-        help="the share of characters to keep; the rarest become unknown (default: 0.9999)",
+        help="the share of characters to keep; the rarest become unknown (default: %(default)s)",
     )
     parser.add_argument(
-        "--count", type=int, default=10_000_000, help="the largest number of captions to read (default: 10000000)"
+        "--count", type=int, default=10_000_000, help="the largest number of captions to read (default: %(default)s)"
     )
 
 
