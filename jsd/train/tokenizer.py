@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         (held_out if rng.random() < 0.1 else known).append(text)
     if not known or not held_out:
         count = len(known) + len(held_out)
-        raise TrainingError(f"{', '.join(arguments.captions)}: {count} captions; at least 20 are needed")
+        raise TrainingError(f"{', '.join(arguments.captions)}: {count} captions are too few; use at least 50")
     train_tokenizer(known, arguments.to, arguments.vocab_size, arguments.max_length, arguments.character_coverage)
     figures = measure(Tokenizer.from_folder(arguments.to), held_out)
     print(

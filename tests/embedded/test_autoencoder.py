@@ -41,7 +41,7 @@ def test_closed_form_latents_restore_the_picture(images):
 def test_the_segments_one_after_the_other_are_the_decoder():
     torch.manual_seed(0)
     vae = make_vae()
-    for parameter in vae.decoder.parameters():  # the residual branches begin at zero, which would hide mistakes
+    for parameter in vae.parameters():  # the residual branches begin at zero, which would hide mistakes
         torch.nn.init.normal_(parameter, std=0.05)
     z = torch.randn(1, CHANNELS, 2, 2)
     with torch.no_grad():

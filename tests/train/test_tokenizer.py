@@ -46,7 +46,8 @@ def test_the_command_reads_text_files_and_shards(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("猫の絵\n".encode(), "1 captions"), ("猫の絵\n".encode("shift_jis"), "not UTF-8")]
+    ("content", "message"),
+    [("猫の絵\n".encode(), "1 captions are too few"), ("猫の絵\n".encode("shift_jis"), "not UTF-8")],
 )
 def test_too_few_or_unreadable_captions_are_an_error(tmp_path, capsys, content, message):
     (tmp_path / "captions.txt").write_bytes(content)
