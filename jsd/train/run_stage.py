@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     freeze(parts.vae, accelerator)
     if arguments.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
-        parts.text_encoder.gradient_checkpointing_enable()
+        parts.text_encoder.activation_checkpointing_enable()
 
     def show(step: int) -> None:
         draw_curve(arguments.out / f"{arguments.stage}.jsonl", arguments.out / f"{arguments.stage}.png")

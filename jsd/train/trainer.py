@@ -67,7 +67,7 @@ class Plan:
 def make_accelerator(cpu: bool = False) -> Accelerator:
     """Return an accelerator in bf16 if the hardware multiplies it fast, in fp32 otherwise.
 
-    Fast are a GPU, and a CPU with AMX or AVX-512 BF16. With `cpu` a GPU is not used.
+    A GPU does, and a CPU with AMX or AVX-512 BF16. With `cpu` a GPU is not used.
     """
     gpu = torch.cuda.is_available() and not cpu
     fast = gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -100,8 +100,8 @@ def train(
 ) -> None:
     """Train the parameters of `model` that are not frozen, in place. At the end they are the averaged weights.
 
-    `loss_of(model, step, rng)` returns the loss and figures for the curve. Its `model` is the model as accelerate wraps
-    it. With several processes the loss has to come from its `forward`. The run writes checkpoints and a curve into
+    `loss_of(model, step, rng)` returns the loss and figures for the curve. It gets the model as accelerate wraps it.
+    With several processes the loss has to come from a call of this model. The run writes checkpoints and a curve into
     `folder` (see `jsd.train.checkpoints`), and resumes from the newest checkpoint there, with `data` at the same place.
 
     `groups` are optimizer groups. Their "lr_scale" multiplies the learning rate. `on_save(step)` is called in the main
@@ -112,9 +112,7 @@ def train(
     or other terms, and if the processes share the parameters (FSDP, DeepSpeed).
     """
     if accelerator.distributed_type not in (DistributedType.NO, *REPLICATED):
-        raise TrainingError(
-            f"{accelerator.distributed_type}: training keeps no average of weights that are spread; use DDP"
-        )
+        raise TrainingError(f"{accelerator.distributed_type}: the averaged weights can't be kept with it yet; use DDP")
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     groups = groups or [{"params": trained(model), "lr_scale": 1.0}]

@@ -5,9 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from embedded import autoencoder
-from embedded.latents import PATCH, LinearLatents
-from embedded.networks import CHANNELS, make_vae
+from embedded import autoencoder, latents, networks
 from jsd.train.trainer import Plan
 from jsd.vae import to_tensor
 from tests.train.conftest import fresh_accelerator
@@ -29,8 +27,8 @@ def images():
 
 def test_closed_form_latents_restore_the_picture(images):
     x = to_tensor(images)
-    few = LinearLatents.from_images(images, patch=16, channels=6)
-    many = LinearLatents.from_images(images, patch=16, channels=48)
+    few = latents.LinearLatents.from_images(images, patch=16, channels=6)
+    many = latents.LinearLatents.from_images(images, patch=16, channels=48)
     z = many.encode(x)
     assert z.shape == (40, 48, 4, 4)
     assert float(z.std()) == pytest.approx(1, abs=0.3)
@@ -40,10 +38,10 @@ def test_closed_form_latents_restore_the_picture(images):
 
 def test_the_segments_one_after_the_other_are_the_decoder():
     torch.manual_seed(0)
-    vae = make_vae()
+    vae = networks.make_vae().eval()
     for parameter in vae.parameters():  # the residual branches begin at zero, which would hide mistakes
         torch.nn.init.normal_(parameter, std=0.05)
-    z = torch.randn(1, CHANNELS, 2, 2)
+    z = torch.randn(1, networks.CHANNELS, 2, 2)
     with torch.no_grad():
         h = z
         for segment in autoencoder.segments(vae):
@@ -54,13 +52,13 @@ def test_the_segments_one_after_the_other_are_the_decoder():
 
 def test_the_training_changes_every_weight_of_decoder_and_encoder(tmp_path, images):
     torch.manual_seed(0)
-    vae = make_vae()
+    vae = networks.make_vae()
     # Any orthonormal basis is enough here. To find the components of 32 x 32 patches takes seconds.
-    basis = torch.linalg.qr(torch.randn(3 * PATCH**2, CHANNELS))[0]
-    latents = LinearLatents(PATCH, basis, torch.zeros(len(basis)), torch.ones(basis.shape[1]))
+    basis = torch.linalg.qr(torch.randn(3 * latents.PATCH**2, networks.CHANNELS))[0]
+    targets = latents.LinearLatents(latents.PATCH, basis, torch.zeros(len(basis)), torch.ones(basis.shape[1]))
     before = {name: p.clone() for name, p in vae.named_parameters()}
     accelerator = Accelerator(mixed_precision="no", cpu=True)
-    autoencoder.train_decoder(vae, images, latents, [(Plan(2, 1e-3), 2)] * 4, tmp_path, accelerator)
-    autoencoder.train_encoder(vae, images, latents, Plan(2, 1e-3), tmp_path, accelerator, batch=2)
+    autoencoder.train_decoder(vae, images, targets, [(Plan(2, 1e-3), 2)] * 4, tmp_path, accelerator)
+    autoencoder.train_encoder(vae, images, targets, Plan(2, 1e-3), tmp_path, accelerator, batch=2)
     unchanged = [name for name, p in vae.named_parameters() if torch.equal(p, before[name])]
     assert unchanged == []
