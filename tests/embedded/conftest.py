@@ -8,6 +8,9 @@ from embedded import judge
 from embedded.drawings import Concept, Drawing
 from embedded.judge import Judge
 from jsd.train.trainer import Plan
+from tests.train.conftest import fresh_accelerator
+
+__all__ = ["fresh_accelerator"]  # used by every test in this folder
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{}</svg>'
 SHAPES = {

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from embedded import recipe, training_data
 from embedded.drawings import Concept, Drawing
@@ -35,7 +34,7 @@ def drawings():
 
 @pytest.fixture
 def short_recipe(drawings, monkeypatch):
-    """Three drawings and one step per training. The state of accelerate is reset before and after."""
+    """Three drawings and one step per training."""
     monkeypatch.setattr(recipe, "fetch", lambda folder: None)
     monkeypatch.setattr(recipe, "load_drawings", lambda folder: drawings)
     monkeypatch.setattr(training_data, "tokenizer_texts", partial(training_data.tokenizer_texts, count=500))
@@ -43,9 +42,6 @@ def short_recipe(drawings, monkeypatch):
         monkeypatch.setattr(recipe, name, Plan(1, 1e-3))
     monkeypatch.setattr(recipe, "STAGES", dict.fromkeys(recipe.STAGES, StagePlan(Plan(1, 1e-3), 0.2, (0.5, 1.0))))
     monkeypatch.setattr(recipe, "DECODER", [(Plan(1, 1e-3), 2)] * 4)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def run(*options):
