@@ -1,9 +1,9 @@
-"""`script/soak`, in short: what 1,000 predictions leave behind is measured by the command itself."""
+"""A short run of `script/soak`. The command itself measures what 1000 predictions leave behind."""
 
 import json
 import subprocess
 
-from tests.e2e.conftest import ROOT
+from tests.server import ROOT
 
 
 def test_a_short_soak_draws_nothing_wrong_and_leaves_nothing_behind():
