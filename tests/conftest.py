@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a tiny model folder made once a session, and its loaded components."""
+"""Fixtures for all tests: a tiny model folder, made once per session, and its loaded components."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.fakes import SpyUNet, make_tiny_folder
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder with random weights. Read only: see `tiny_copy`."""
+    """A complete model folder with random weights. Tests share it, so they only read it (see `tiny_copy`)."""
     return make_tiny_folder(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
 def tiny_copy(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny folder, to spoil."""
+    """A copy of the tiny folder that a test may change."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
 
 

@@ -1,13 +1,13 @@
-"""`script/soak`, in short: what 1,000 predictions leave behind is measured by the command itself."""
+"""`script/soak`, in short. The command itself measures what predictions leave behind."""
 
 import json
 import subprocess
 
-from tests.e2e.conftest import ROOT
+from tests.server import ROOT
 
 
-def test_a_short_soak_draws_nothing_wrong_and_leaves_nothing_behind():
-    # Cog's server keeps threads that rest for ten seconds.
+def test_a_short_soak_draws_every_picture_right_and_leaves_nothing_behind():
+    # Idle threads of Cog's server live for ten seconds.
     command = [ROOT / "script" / "soak", "--predictions", "80", "--rest", "12"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
