@@ -149,7 +149,7 @@ def make_tiny_folder(folder: Path) -> Path:
 
 
 class SpyUNet:
-    """Takes the place of `unet`. It notes the rows of each call, waits while `gate` is closed, and fails if `broken(x)`."""
+    """Stands in for `unet`. Notes the rows of each call, waits while `gate` is closed, and fails if `broken(x)`."""
 
     def __init__(self, unet: UNet2DConditionModel):
         self.unet = unet
