@@ -14,10 +14,8 @@ class Predictor(BasePredictor):
         """Load the model in JSD_WEIGHTS."""
         self.pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.samplers = {
-            name: scheduler.from_config(self.pipeline.scheduler.config)
-            for name, scheduler in (("DDIM", DDIMScheduler), ("K_LMS", LMSDiscreteScheduler))
-        }
+        config = self.pipeline.scheduler.config
+        self.samplers = {"DDIM": DDIMScheduler.from_config(config), "K_LMS": LMSDiscreteScheduler.from_config(config)}
         self.folder = LocalPath(tempfile.mkdtemp(prefix="peer-"))
 
     def predict(
@@ -30,11 +28,7 @@ class Predictor(BasePredictor):
     ) -> Path:
         """Draw the prompt."""
         self.pipeline.scheduler = self.samplers[scheduler]
-        image = self.pipeline(
-            prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-        ).images[0]
+        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        image = self.pipeline(prompt, **settings, generator=torch.Generator().manual_seed(seed)).images[0]
         image.save(self.folder / "out.png")
         return Path(self.folder / "out.png")

@@ -1,4 +1,4 @@
-"""`script/soak`, in short. The command itself measures what predictions leave behind."""
+"""A short run of `script/soak`. The command itself measures what 1000 predictions leave behind."""
 
 import json
 import subprocess

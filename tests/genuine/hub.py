@@ -17,8 +17,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
-from bench.old_layout import write_json, write_part, write_rest
 from tests.fakes import train_sentencepiece
+from tests.genuine.old_layout import write_json, write_part, write_rest
 
 ROWS = 160  # of the text embedding; the tokenizer has fewer tokens
 LENGTH = 16

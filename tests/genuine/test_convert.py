@@ -19,7 +19,6 @@ from diffusers import (
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench.old_layout import write_json
 from jsd import model, sampling, vae
 from jsd.errors import WeightsError
 from jsd.genuine.convert import convert, read_state
@@ -27,6 +26,7 @@ from jsd.manifest import verify
 from jsd.request import Request
 from tests.fakes import psnr
 from tests.genuine.hub import LENGTH, ROWS, make_2022_folder
+from tests.genuine.old_layout import write_json
 
 PARTS = ("text_encoder", "unet", "vae", "safety_checker")
 

@@ -1,0 +1,112 @@
+"""One request at a time, beside stock diffusers: latency, start, memory, and how near the UNet comes to the machine's
+own rate of matrix products.
+
+Below 1 is better, except for `gemm_share`, the UNet's rate as a share of the rate of a large matrix product.
+"""
+
+import statistics
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bench import EQUAL, PROMPTS, add_weights, phases, shared_guidance
+
+STEPS_2022 = 50  # with K_LMS, in the README of 2022
+MATRIX = 2048  # rows and columns of the matrix product
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_weights(parser)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each part is repeated (default: 3)")
+    parser.add_argument("--pairs", type=int, default=9, help="pictures of each, for the latency (default: 9)")
+
+
+def run(arguments: Namespace) -> dict[str, float]:
+    guidance = shared_guidance(arguments.weights)
+    found = phases.measure(("start_ours", "start_stock", "start_floor"), arguments.weights, arguments.rounds)
+    found |= phases.measure(("draw_ours", "draw_stock"), arguments.weights, arguments.rounds)
+    return {
+        **latency(arguments.weights, guidance, arguments.pairs),
+        "setup": phases.ratio(found, "seconds", "start_ours", "start_floor"),
+        "setup_stock": phases.ratio(found, "seconds", "start_ours", "start_stock"),
+        "memory": phases.ratio(found, "peak", "draw_ours", "draw_stock"),
+        "gemm_share": gemm_share(arguments.weights),
+    }
+
+
+def latency(folder: Path, guidance: float, pairs: int) -> dict[str, float]:
+    """Medians of pairs: both at equal settings, and ours at its defaults beside stock as in 2022."""
+    import torch
+    from diffusers import LMSDiscreteScheduler, StableDiffusionPipeline
+
+    from jsd import model, sampling
+    from jsd.request import Request
+    from jsd.schedulers import make_scheduler
+
+    components = model.load(folder)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    same = make_scheduler(EQUAL["scheduler"], components.scheduler_config)
+    lms = LMSDiscreteScheduler.from_config(pipeline.scheduler.config)
+
+    def ours(i: int, **settings: Any) -> None:
+        sampling.generate(components, Request(PROMPTS[i % len(PROMPTS)], seed=i, guidance_scale=guidance, **settings))
+
+    def stock(i: int, scheduler: Any, steps: int) -> None:
+        pipeline.scheduler = scheduler
+        settings = {"num_inference_steps": steps, "guidance_scale": guidance}
+        pipeline(PROMPTS[i % len(PROMPTS)], **settings, generator=torch.Generator().manual_seed(i))
+
+    contenders = {
+        "ours, equal steps": lambda i: ours(i, **EQUAL),
+        "stock, equal steps": lambda i: stock(i, same, EQUAL["num_inference_steps"]),
+        "ours, defaults": ours,
+        "stock, K_LMS 50": lambda i: stock(i, lms, STEPS_2022),
+    }
+    ours_equal, stock_equal, ours_defaults, stock_2022 = map(np.array, in_turn(contenders, pairs, "latency").values())
+    return {
+        "latency_equal_steps": round(float(np.median(ours_equal / stock_equal)), 3),
+        "latency_defaults": round(float(np.median(ours_defaults / stock_2022)), 3),
+    }
+
+
+def gemm_share(folder: Path, rows: int = 2) -> float:
+    """The UNet's operations per second, as a share of those of a product of large matrices in the same process."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from jsd import model
+
+    unet = model.load(folder, safety_checker=False).unet
+    size = unet.config.sample_size
+    x, a = torch.randn(rows, unet.config.in_channels, size, size), torch.randn(MATRIX, MATRIX)
+    states = torch.randn(rows, 77, unet.config.cross_attention_dim)
+    with torch.inference_mode():
+        # The counter does not know the fused attention of a CPU.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            unet(x, 1.0, states)
+        work, product = counter.get_total_flops(), 2 * MATRIX**3
+        products = max(1, round(work / product))  # so that both calls do about as much
+        calls = {"unet": lambda _: unet(x, 1.0, states), "gemm": lambda _: [a @ a for _ in range(products)]}
+        seconds = {name: statistics.median(each) for name, each in in_turn(calls, 4, "rates").items()}
+    return round((work / seconds["unet"]) / (product * products / seconds["gemm"]), 3)
+
+
+def in_turn(contenders: dict[str, Callable[[int], Any]], rounds: int, what: str) -> dict[str, list[float]]:
+    """The seconds of every call in `rounds` rounds. A first round, the warm-up, is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in tqdm(range(rounds + 1), what):
+        for name, call in contenders.items():
+            began = time.perf_counter()
+            call(i)
+            if i:
+                seconds[name].append(time.perf_counter() - began)
+    for name, each in seconds.items():
+        print(f"{name:22}{statistics.median(each):8.3f} s")
+    return seconds

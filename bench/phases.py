@@ -1,0 +1,93 @@
+"""Work that is measured in a process of its own: the seconds until it is done, and the peak of its memory."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench import PROMPTS, ROOT
+
+
+def measure(names: Sequence[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Run functions of this module for a model folder, in turn. Returns the median seconds and largest peaks, bytes.
+
+    Every other round runs in reverse order, because on a virtual machine it costs less to get memory that another
+    process has just returned.
+    """
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for i in tqdm(range(rounds), ", ".join(names)):
+        for name in names if i % 2 == 0 else reversed(names):
+            # The child ends without waiting for the engine's threads.
+            code = f"import os; from bench import phases; phases.{name}(); os._exit(0)"
+            runs[name].append(run([sys.executable, "-c", code], folder))
+    found = {}
+    for name, rows in runs.items():
+        seconds, peak = statistics.median(row["seconds"] for row in rows), max(row["peak"] for row in rows)
+        found[name] = {"seconds": seconds, "peak": peak}
+        print(f"{name:22}{seconds:8.2f} s{peak / 1e9:8.2f} GB")
+    return found
+
+
+def run(command: Sequence[str | Path], folder: Path) -> dict[str, float]:
+    """Run a command with JSD_WEIGHTS=folder. Returns its seconds and its peak memory. Raises CalledProcessError."""
+    environment = os.environ | {"JSD_WEIGHTS": str(folder), "HF_HUB_OFFLINE": "1"}
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {"seconds": round(time.perf_counter() - began, 3), "peak": usage.ru_maxrss * 1024}
+
+
+def ratio(found: dict[str, dict[str, float]], what: str, name: str, other: str) -> float:
+    """The seconds or the peak (`what`) of one piece of work as a multiple of another's."""
+    return round(found[name][what] / found[other][what], 3)
+
+
+def start_ours() -> None:
+    """Do all that the container does until it is ready."""
+    import predict
+
+    predict.Predictor().setup()
+
+
+def start_stock() -> None:
+    from bench.peer import Predictor
+
+    Predictor().setup()
+
+
+def start_floor() -> None:
+    """Import the libraries, and read every byte of the weights once."""
+    import jsd.model
+    import jsd.schedulers
+    import jsd.watermark
+
+    jsd.watermark.package()
+    buffer = bytearray(1 << 24)
+    for path in Path(os.environ["JSD_WEIGHTS"]).rglob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def draw_ours() -> None:
+    from jsd import model, sampling
+    from jsd.request import Request
+
+    components = model.load(os.environ["JSD_WEIGHTS"])
+    sampling.generate(components, Request(PROMPTS[0], num_inference_steps=2, scheduler="PNDM", seed=0))
+
+
+def draw_stock() -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
+    pipeline(PROMPTS[0], num_inference_steps=2, generator=torch.Generator().manual_seed(0))

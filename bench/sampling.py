@@ -1,0 +1,114 @@
+"""How few UNet rows a picture needs: every sampler at several numbers of steps, with guidance everywhere or not.
+
+Two measures are set against the rows that a picture costs: how near it comes to the converged picture, for the samplers
+that follow the same path, and the scores of the quality suite (`python -m jsd eval`). Writes sampling.md and
+sampling.png.
+"""
+
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench import PROMPTS, ROOT, add_weights, plot, table
+from jsd import cli, sampling, settings, vae
+from jsd.model import Components
+from jsd.request import ALWAYS, MAX_STEPS, Request
+from jsd.schedulers import make_scheduler, set_timesteps
+
+DETERMINISTIC = ("DDIM", "K_LMS", "PNDM", "K_EULER", "K_HEUN", "DPM_SOLVER_PP_2M_KARRAS", "UNI_PC")
+STEPS = (4, 6, 8, 12, 16, 25, 50)
+CONVERGED = 1000  # steps of DDIM, more than a request may ask for
+PICTURES = 3  # per prompt, compared with the converged ones
+# The noise levels with guidance. At others a step needs one row instead of two.
+INTERVALS = ((0.0, 0.8), (0.2, 1.0), (0.2, 0.8), (0.4, 1.0), (0.0, 0.6))
+# The quality suite scores these: (sampler, steps, noise levels with guidance). The first is the setting of 2022.
+SCORED = (
+    ("K_LMS", 50, ALWAYS),
+    *((name, steps, ALWAYS) for name in (*DETERMINISTIC, "K_EULER_ANCESTRAL", "LCM") for steps in (6, 8)),
+    *((name, 12, ALWAYS) for name in ("DDIM", "K_EULER")),
+    *((name, 8, interval) for name in ("DDIM", "K_EULER") for interval in INTERVALS),
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_weights(parser)
+    parser.add_argument("--prompts", type=int, default=150, help="prompts of the quality suite (default: 150)")
+    parser.add_argument("--to", type=Path, default=ROOT / "docs", metavar="FOLDER", help="default: docs")
+    parser.add_argument("--workdir", type=Path, default=ROOT / "runs", help="icon sets and the judge (default: runs)")
+
+
+def run(arguments: Namespace) -> dict[str, object]:
+    components = settings.load_components(arguments.weights)
+    truth = draw(components, "DDIM", CONVERGED)
+    near = {}  # sampler -> (rows per picture, PSNR to the converged picture), for STEPS
+    for name in tqdm(DETERMINISTIC, "distance"):
+        psnr = [statistics.median(map(decibels, draw(components, name, steps), truth)) for steps in STEPS]
+        near[name] = [rows(components, name, steps) for steps in STEPS], [round(value, 1) for value in psnr]
+    good, curves = [], {}
+    for name, steps, interval in tqdm(SCORED, "scores"):
+        row = {"sampler": name, "steps": steps, "guidance at": "{:g} to {:g}".format(*interval)}
+        good.append(row | {"rows": rows(components, name, steps, interval)} | score(arguments, name, steps, interval))
+        x, y = curves.setdefault(name, ([], []))
+        x.append(good[-1]["rows"])
+        y.append((good[-1]["concept"] + good[-1]["style"]) / 2)
+    charts = {"PSNR to the converged picture, dB": near, "concept and style right, mean share": curves}
+    plot(arguments.to / "sampling.png", "o", "UNet rows per picture", charts)
+    cells = [
+        {"sampler": name, **{f"{steps} steps": f"{psnr} ({n})" for steps, n, psnr in zip(STEPS, *curve, strict=True)}}
+        for name, curve in near.items()
+    ]
+    good.sort(key=lambda row: (row["rows"], row["sampler"]))
+    about = {"model": components.name, "prompts": arguments.prompts, "pictures": len(truth)}
+    text = Path(__file__).with_suffix(".md").read_text("utf-8")
+    (arguments.to / "sampling.md").write_text(text.format(**about, near=table(cells), good=table(good)), "utf-8")
+    return {"distances": near, "scores": good}
+
+
+def draw(components: Components, scheduler: str, steps: int) -> list[Image.Image]:
+    """Draw PICTURES pictures of every prompt. More steps than a request may have are taken with trailing timesteps."""
+    request = {"scheduler": scheduler, "num_inference_steps": min(steps, MAX_STEPS), "guidance_interval": ALWAYS}
+    jobs = [sampling.prepare(components, Request(p, seed=0, num_outputs=PICTURES, **request)) for p in PROMPTS]
+    for job in jobs if steps > MAX_STEPS else ():
+        job.scheduler = make_scheduler(scheduler, components.scheduler_config | {"timestep_spacing": "trailing"})
+        set_timesteps(job.scheduler, steps)
+        job.timesteps = job.scheduler.timesteps
+    while not jobs[0].finished:
+        sampling.step(components, jobs, max_rows=16)
+    return [picture for job in jobs for picture in vae.decode(components, job.x_t)]
+
+
+def rows(components: Components, scheduler: str, steps: int, interval: tuple[float, float] = ALWAYS) -> int:
+    """The number of UNet rows that a picture costs."""
+    request = Request("犬", scheduler=scheduler, num_inference_steps=steps, guidance_interval=interval)
+    job, count = sampling.prepare(components, request), 0
+    while not job.finished:
+        count += len(job.next_context)
+        job.done += 1
+    return count
+
+
+def decibels(one: Image.Image, other: Image.Image) -> float:
+    """The peak signal-to-noise ratio of two pictures, dB."""
+    error = np.mean((np.asarray(one, float) - np.asarray(other, float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-3)))
+
+
+def score(arguments: Namespace, scheduler: str, steps: int, interval: tuple[float, float]) -> dict[str, float]:
+    """The shares of right concepts and right styles in the quality suite."""
+    with tempfile.TemporaryDirectory() as name:
+        flags = ["--weights", arguments.weights, "--workdir", arguments.workdir, "--json", f"{name}/eval.json"]
+        flags += ["--prompts", arguments.prompts, "--aliases", 0, "--weapons", 0, "-i", f"scheduler={scheduler}"]
+        flags += ["-i", f"num_inference_steps={steps}", "-i", f"guidance_interval={interval[0]},{interval[1]}"]
+        with contextlib.redirect_stdout(sys.stderr):
+            if code := cli.main(["eval", *map(str, flags)]):
+                raise SystemExit(code)
+        result = json.loads(Path(name, "eval.json").read_text("utf-8"))
+    return {"concept": round(statistics.fmean(result["top1"].values()), 4), "style": result["style"]}

@@ -1,0 +1,94 @@
+"""How often the watermark is found in pictures that were saved, compressed or scaled, and how often in unmarked ones.
+
+Marked are 100 pictures of the model, some of one colour. The 1000 others are drawings by hand in every style, pictures
+of the model before they are marked, and plain colours. Writes watermark.md.
+"""
+
+import io
+import itertools
+import statistics
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench import ROOT, add_weights, table
+from bench.sampling import decibels
+from embedded.drawing import decoded_jobs
+from embedded.drawings import fetch, load_drawings
+from embedded.prompts import sample_pairs
+from embedded.styles import STYLES, render
+from jsd import settings, watermark
+from jsd.request import Request
+
+OWN, OTHERS = 100, 1000
+PLAIN = ("white", "black", "grey", "#e63c3c", "#fadc50")
+
+
+def saved(image: Image.Image, **options: object) -> Image.Image:
+    """Save and read a picture."""
+    image.save(file := io.BytesIO(), **options)
+    return Image.open(file).convert("RGB")
+
+
+def scaled(image: Image.Image, how: Image.Resampling) -> Image.Image:
+    """Scale a picture to 90% of its size, and back."""
+    return image.resize((round(image.width * 0.9), round(image.height * 0.9)), how).resize(image.size, how)
+
+
+DAMAGES = {
+    "PNG": partial(saved, format="PNG"),
+    "JPEG 90": partial(saved, format="JPEG", quality=90),
+    "JPEG 80": partial(saved, format="JPEG", quality=80),
+    "WebP 80": partial(saved, format="WEBP", quality=80),
+    "90% and back, Lanczos": partial(scaled, how=Image.Resampling.LANCZOS),
+    "90% and back, bilinear": partial(scaled, how=Image.Resampling.BILINEAR),
+    "90% and back, JPEG 80": lambda image: saved(scaled(image, Image.Resampling.LANCZOS), format="JPEG", quality=80),
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_weights(parser)
+    parser.add_argument("--to", type=Path, default=ROOT / "docs", metavar="FOLDER", help="default: docs")
+    parser.add_argument("--workdir", type=Path, default=ROOT / "runs", help="icon sets (default: runs)")
+
+
+def run(arguments: Namespace) -> dict[str, object]:
+    components = settings.load_components(arguments.weights)
+    fetch(arguments.workdir / "icons")
+    drawings = load_drawings(arguments.workdir / "icons")
+    tasks = sample_pairs(drawings, OWN + OTHERS // 4, seed=0)
+    jobs = decoded_jobs(components, [Request(task.prompt, seed=i) for i, task in enumerate(tasks)])
+    pictures = [job.pictures[0] for job in tqdm(jobs, "drawing", len(tasks))]
+    plain = [Image.new("RGB", pictures[0].size, colour) for colour in PLAIN]
+    own, others = [*pictures[: OWN - len(plain)], *plain], [*pictures[OWN:], *plain]
+    chosen = np.random.default_rng(0).choice(len(drawings), OTHERS - len(others), replace=False)
+    styles = itertools.cycle(STYLES)
+    others += [render(drawings[i].rgba, next(styles)) for i in tqdm(chosen, "drawing by hand")]
+    marked = [watermark.embed(picture) for picture in tqdm(own, "marking")]
+    psnr = [decibels(*pair) for pair in zip(own, marked, strict=True)]
+    rows = [look(name, map(damage, marked)) for name, damage in tqdm(DAMAGES.items(), "damages")]
+    rows += [look("not ours", others)]
+    quality = {"mean": round(statistics.fmean(psnr), 1), "worst": round(min(psnr), 1)}
+    text = Path(__file__).with_suffix(".md").read_text("utf-8")
+    text = text.format(own=OWN, plain=len(PLAIN), others=OTHERS, table=table(rows), **quality)
+    (arguments.to / "watermark.md").write_text(text, "utf-8")
+    return {"psnr": quality, "pictures": rows}
+
+
+def look(name: str, pictures: Iterable[Image.Image]) -> dict[str, object]:
+    """Look for the watermark in pictures. Returns a row of the table."""
+    found = [watermark.detect(picture) for picture in pictures]
+    agreement = [detection.agreement for detection in found]
+    return {
+        "pictures": name,
+        "marked": f"{sum(detection.marked for detection in found)} of {len(found)}",
+        "bits that agree, mean": round(statistics.fmean(agreement), 3),
+        "least": round(min(agreement), 3),
+        "most": round(max(agreement), 3),
+        "chance of the least": f"{max(detection.chance for detection in found):.0e}",
+    }
