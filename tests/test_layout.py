@@ -18,10 +18,9 @@ SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py")
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
     ("jsd.version", "jsd.errors", "jsd.atomic"),
-    ("jsd.request", "jsd.device", "jsd.lora", "jsd.safety", "jsd.schedulers", "jsd.tokenizer", "jsd.vae"),
-    ("jsd.watermark",),
-    ("jsd.manifest", "jsd.images", "jsd.result"),
-    ("jsd.model", "jsd.source", "jsd.inputs"),
+    ("jsd.request", "jsd.device", "jsd.lora"),
+    ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
+    ("jsd.model", "jsd.source", "jsd.result", "jsd.inputs"),
     ("jsd.sampling",),
     ("jsd.ticket",),
     ("jsd.engine", "jsd.genuine"),
