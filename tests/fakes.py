@@ -162,7 +162,7 @@ class SpyUNet:
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, return_dict: bool) -> tuple:
         self.inside.set()
-        assert self.gate.wait(30), "nobody opened the gate"
+        assert self.gate.wait(30), "the gate stayed closed"
         self.calls.append(len(x))
         if self.broken(x):
             raise RuntimeError("broken on purpose")

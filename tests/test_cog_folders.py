@@ -116,7 +116,7 @@ def test_a_link_in_the_place_of_cogs_folders_is_not_followed(folders, clock, tmp
 
 
 def test_links_and_files_are_not_removed(folders, tmp_path):
-    other = tmp_path / "somebody"
+    other = tmp_path / "other"
     other.mkdir()
     (folders.cog_folders / "link").symlink_to(other)
     (folders.cog_folders / "file").write_bytes(b"")

@@ -33,8 +33,8 @@ def server(start) -> Server:
     ],
 )
 def test_a_fault_fails_only_its_own_request_and_gives_the_reason(server, stage, kind):
-    companion = server.begin(**CAT | {"num_inference_steps": 40, "seed": 8})
-    companion.wait_for("1/40 [")
+    companion = server.begin(**CAT | {"num_inference_steps": 20, "seed": 8})
+    companion.wait_for("1/20 [")
     prediction = server.predict(**CAT | {"negative_prompt": f"fault {stage} {kind}", "num_outputs": 2})
     assert companion.result()["status"] == "succeeded"
     assert prediction["status"] == "failed"

@@ -7,8 +7,7 @@ from tests.server import ROOT
 
 
 def test_a_short_soak_draws_every_picture_right_and_leaves_nothing_behind():
-    # Idle threads of Cog's server live for ten seconds.
-    command = [ROOT / "script" / "soak", "--predictions", "80", "--rest", "12"]
+    command = [ROOT / "script" / "soak", "--predictions", "80", "--rest", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])

@@ -86,7 +86,7 @@ def test_a_lost_device_fails_every_request_and_is_reported(spied, monkeypatch, s
 
 
 class Defective(Request):
-    """A request that breaks the engine's loop itself, because nobody can tell how many rows it needs."""
+    """A request that breaks the engine's loop itself, because its number of rows can't be computed."""
 
     @property
     def rows(self) -> int:
