@@ -10,7 +10,6 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path as LocalPath
 
 import cog
 import PIL.Image
@@ -149,7 +148,7 @@ class Predictor(BasePredictor):
         """Read the picture that Cog has put into a temporary file."""
         if path is None:
             return None
-        if not isinstance(path, LocalPath):  # Cog hands on any other string as it is, e.g. a path of this machine
+        if not isinstance(path, os.PathLike):  # Cog hands on any other string as it is, e.g. a path of this machine
             raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
         return await asyncio.get_running_loop().run_in_executor(self.readers, images.read_input, name, path)
 

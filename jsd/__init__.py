@@ -11,21 +11,13 @@ The README ("Where things are") names the modules. Importing this package import
 
 from importlib import import_module
 
-from jsd.version import __version__
-
-__all__ = [
-    "JapaneseStableDiffusionImg2ImgPipeline",
-    "JapaneseStableDiffusionInpaintPipeline",
-    "JapaneseStableDiffusionPipeline",
-    "__version__",
-    "weights",
-]
+from jsd.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:
-    """The pipelines of 2022, and `weights`, the former name of `jsd.model`. Both import torch, so they wait for use."""
+    """The pipelines of 2022, and `weights`, the former name of `jsd.model`. They import torch, so they wait for use."""
     if name == "weights":
         return import_module("jsd.model")
-    if name in __all__:
+    if name.startswith("Japanese"):
         return getattr(import_module("jsd.genuine.pipelines"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

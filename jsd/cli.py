@@ -3,12 +3,8 @@
     python -m jsd generate -p "猫の肖像画 油絵" -i seed=1 -o out.png
     python -m jsd generate -p "犬" -i image=@out.png -i prompt_strength=0.6 -o dog.png
     python -m jsd weights pull
-    python -m jsd weights convert SOURCE FOLDER
-    python -m jsd weights verify [FOLDER]
-    python -m jsd weights list
     python -m jsd detect-watermark FILE...
-    python -m jsd eval ...
-    python -m jsd train ...
+    python -m jsd train lora --help
 
 A mistake of the user ends with exit code 2 and one line on stderr. `script/predict` is `generate` with the flags of
 `cog predict`.
@@ -26,10 +22,8 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-from jsd import manifest
 from jsd.errors import InputError, JSDError, shown
 from jsd.inputs import NAMES, parse_inputs
-from jsd.manifest import MANIFEST, find_weights
 from jsd.request import OUTPUT_FORMATS, Request
 
 PROMPT = "サラリーマン 油絵"
@@ -40,9 +34,6 @@ TRAIN_COMMANDS = {
     "export": ("jsd.train.export", "a model folder from a run of loop"),
     "lora": ("jsd.train.lora", "an adapter for a model folder, from a folder of captioned pictures"),
 }
-
-
-PLUGIN_HELP = "see its --help"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -90,23 +81,7 @@ def _make_parser() -> argparse.ArgumentParser:
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: output.png; several are numbered")
     generate.set_defaults(run=_generate)
 
-    weights = commands.add_parser("weights", help="model folders").add_subparsers(metavar="COMMAND", required=True)
-    verify = weights.add_parser("verify", help="check a model folder against its manifest")
-    verify.add_argument("folder", nargs="?", help="default: the one that would be used")
-    verify.set_defaults(run=_verify)
-    pull = weights.add_parser("pull", help="fetch a model of 2022 from the Hugging Face hub and convert it")
-    pull.add_argument("repository", nargs="?", help="default: rinna/japanese-stable-diffusion")
-    pull.add_argument("--revision", help="a branch, tag or commit")
-    pull.add_argument("--token", help="of the hub; default: HF_TOKEN, or the one hf auth login saved")
-    pull.add_argument("--to", type=Path, metavar="FOLDER", help="default: weights/ and the repository's name")
-    pull.set_defaults(run=_pull)
-    convert = weights.add_parser("convert", help="a model folder of 2022 to a clean one")
-    convert.add_argument("source", type=Path)
-    convert.add_argument("folder", type=Path)
-    convert.set_defaults(run=_convert)
-    for command in (pull, convert):
-        command.add_argument("--dtype", choices=["fp16", "fp32"], default="fp16", help="of the files (default: fp16)")
-    weights.add_parser("list", help="the model folders here, and the one in use").set_defaults(run=_list)
+    commands.add_parser("weights", help="model folders", module="jsd.genuine.commands")
 
     detect = commands.add_parser("detect-watermark", help="tell whether pictures carry the mark; exit code 1 if not")
     detect.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -117,9 +92,9 @@ def _make_parser() -> argparse.ArgumentParser:
         train.add_parser(name, help=text, module=module, extra="train")
     # Other packages add commands by entry points: the name is the command, the value its module.
     for entry in entry_points(group="jsd.train.commands"):
-        train.add_parser(entry.name, help=PLUGIN_HELP, module=entry.value, extra="train")
+        train.add_parser(entry.name, help="see its --help", module=entry.value, extra="train")
     for entry in entry_points(group="jsd.commands"):
-        commands.add_parser(entry.name, help=PLUGIN_HELP, module=entry.value, extra=entry.name)
+        commands.add_parser(entry.name, help="see its --help", module=entry.value, extra=entry.name)
     return parser
 
 
@@ -174,42 +149,6 @@ def _take_format(values: dict[str, object], path: Path) -> None:
         raise InputError("-o", f"{shown(path.name)} was given; {wanted}")
     if values.setdefault("output_format", suffix) != suffix:
         raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
-
-
-def _verify(arguments: argparse.Namespace) -> None:
-    folder = find_weights(arguments.folder)
-    listed = manifest.verify(folder)
-    print(f"{folder}: {listed.get('name', folder.name)}, {len(listed['files'])} files as in its manifest")
-
-
-def _list(arguments: argparse.Namespace) -> None:
-    for folder in sorted(manifest.ROOT.iterdir()):
-        if folder.is_dir():
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            print(f"{folder}: {size / 1e6:.1f} MB{'' if (folder / MANIFEST).exists() else ', no manifest'}")
-    print(f"in use: {find_weights()}")
-
-
-def _pull(arguments: argparse.Namespace) -> None:
-    from jsd.genuine import hub
-
-    repository = arguments.repository or hub.GENUINE
-    folder = arguments.to or manifest.ROOT / repository.rpartition("/")[2]
-    hub.pull(repository, folder, arguments.revision, arguments.token, _dtype(arguments), print)
-    print(f"wrote {folder}; JSD_WEIGHTS={folder} serves it")
-
-
-def _convert(arguments: argparse.Namespace) -> None:
-    from jsd.genuine import convert
-
-    convert.convert(arguments.source, arguments.folder, _dtype(arguments), report=print)
-    print(f"wrote {arguments.folder}; JSD_WEIGHTS={arguments.folder} serves it")
-
-
-def _dtype(arguments: argparse.Namespace) -> object:
-    import torch
-
-    return {"fp16": torch.float16, "fp32": torch.float32}[arguments.dtype]
 
 
 def _detect(arguments: argparse.Namespace) -> int:

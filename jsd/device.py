@@ -1,8 +1,7 @@
-"""What a device can hold, what to do when it can't, and when freed memory returns to the system."""
+"""What a device can hold, and what to do when it can't."""
 
 from __future__ import annotations
 
-import ctypes
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -21,8 +20,6 @@ MOST_ROWS = 64  # more rows would make every user wait longer
 FEW, MANY = 2, 8  # the numbers of rows whose memory is measured
 GPU_DECODE_BATCH = 4
 USABLE_SHARE = 0.9  # of the free memory; the allocator can't use all of it
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGE_BLOCK = 1 << 30  # bytes
 
 
 def max_batch_rows(components: Components) -> int:
@@ -70,21 +67,23 @@ def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
 @torch.inference_mode()
 def run_unet(components: Components, rows: int) -> None:
     """Call the UNet once with `rows` rows of zeros of the model's own size."""
-    defaults, config = components.defaults, components.unet.config
-    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
-    x = torch.zeros(rows, config.in_channels, *size, device=components.device, dtype=components.dtype)
-    width = components.text_encoder.config.hidden_size
-    context = torch.zeros(rows, components.tokenizer.max_length, width, device=x.device, dtype=x.dtype)
+    x = _zeros(components, rows)
+    tokens, width = components.tokenizer.max_length, components.text_encoder.config.hidden_size
+    context = torch.zeros(rows, tokens, width, device=x.device, dtype=x.dtype)
     components.unet(x, torch.zeros(rows, device=x.device), context, return_dict=False)
 
 
 @torch.inference_mode()
 def run_vae(components: Components) -> None:
     """Decode one picture of zeros of the model's own size."""
-    defaults, config = components.defaults, components.vae.config
-    size = (defaults.height // defaults.cell, defaults.width // defaults.cell)
-    z = torch.zeros(1, config.latent_channels, *size, device=components.device, dtype=components.dtype)
-    components.vae.decode(z)
+    components.vae.decode(_zeros(components, 1))
+
+
+def _zeros(components: Components, rows: int) -> torch.Tensor:
+    """Latents of the model's own size, (rows, c, h, w)."""
+    own = components.defaults
+    shape = (rows, components.unet.config.in_channels, own.height // own.cell, own.width // own.cell)
+    return torch.zeros(shape, device=components.device, dtype=components.dtype)
 
 
 def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
@@ -125,36 +124,3 @@ def released(error: Exception) -> Exception:
 def is_lost(error: Exception) -> bool:
     """Whether the device is lost: CUDA answers every later call with the error that broke its context."""
     return isinstance(error, torch.AcceleratorError)
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory for as long as the process lives. Returns False where there is no glibc.
-
-    Otherwise every training step gets its large blocks from the system anew. On a CPU this makes a step a quarter
-    faster (docs/speed.md).
-    """
-    libc = _glibc("mallopt")
-    return libc is not None and all(libc.mallopt(name, LARGE_BLOCK) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
-
-
-def return_freed_memory() -> bool:
-    """Tell glibc to return freed memory to the system. Returns False where there is no glibc.
-
-    On a CPU the blocks that the UNet has freed don't suit the autoencoder. Without them the process peaks 8% lower at
-    Stable Diffusion's size (docs/speed.md).
-    """
-    libc = _glibc("malloc_trim")
-    if libc is None:
-        return False
-    libc.malloc_trim(0)
-    return True
-
-
-def _glibc(function: str) -> ctypes.CDLL | None:
-    """The C library of this process, if it has `function`."""
-    try:
-        libc = ctypes.CDLL(None)
-        getattr(libc, function)
-    except (OSError, AttributeError):
-        return None
-    return libc

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -77,16 +76,9 @@ def begin_verification(folder: str | Path) -> Verification:
     check_defaults(folder, manifest.get("defaults", {}))
     large = {path for path in manifest["files"] if path.endswith(".safetensors")}
     _check_hashes(folder, manifest, manifest["files"].keys() - large)
-    hashes: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            hashes.set_result(_check_hashes(folder, manifest, large))
-        except Exception as error:  # noqa: BLE001 - `finish` raises it
-            hashes.set_exception(error)
-
-    # A daemon thread, so that a program can end before it.
-    threading.Thread(target=run, name="jsd-verify", daemon=True).start()
+    thread = ThreadPoolExecutor(1, "jsd-verify")
+    hashes = thread.submit(_check_hashes, folder, manifest, large)
+    thread.shutdown(wait=False)  # it ends after its work
     return Verification(folder, manifest, hashes)
 
 
@@ -96,7 +88,7 @@ def _check_listed(folder: Path) -> dict[str, Any]:
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{folder / MANIFEST}: lists no files; {RESTORE}")
-    for path in listed_files(folder):
+    for path in model_files(folder):
         if path not in listed and path.endswith(READ_BY_LOADERS):
             raise WeightsError(f"{folder / path}: not listed in {MANIFEST}; remove the file, or {RESTORE}")
     # Sizes come first, because they show a truncated download at once.
@@ -111,7 +103,7 @@ def _check_hashes(folder: Path, manifest: dict[str, Any], paths: Iterable[str]) 
             raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
 
 
-def listed_files(folder: Path) -> list[str]:
+def model_files(folder: Path) -> list[str]:
     """Sorted relative paths of the files in a model folder, without hidden files and the manifest.
 
     Raises `WeightsError` for a pickle, and for a link to a folder.

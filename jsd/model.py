@@ -7,8 +7,6 @@ files are read, and nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPTextModel
-from transformers.utils import logging
 
 from jsd.errors import InputError, WeightsError
 from jsd.lora import merge_lora
@@ -109,13 +106,12 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     Raises `WeightsError` if the part can't be read, or if a tensor is missing, left over or of another shape.
     """
     model_class, place = PARTS[part], folder / part
-    with _no_progress_bar():
-        try:
-            model, info = model_class.from_pretrained(
-                place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
-            )
-        except Exception as error:
-            raise WeightsError(f"{place}: can't be loaded as {model_class.__name__}: {error}") from error
+    try:
+        model, info = model_class.from_pretrained(
+            place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
+        )
+    except Exception as error:
+        raise WeightsError(f"{place}: can't be loaded as {model_class.__name__}: {error}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := {str(key) for key in info.get(kind) or ()}:
             raise WeightsError(f"{place}: {len(keys)} {kind.replace('_', ' ')}, {min(keys)} first; convert it again")
@@ -131,18 +127,6 @@ def _stored_type(file: Path) -> torch.dtype | None:
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
         return types.get(data.get_slice(next(iter(data.keys()))).get_dtype())
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Transformers draws a progress bar for every part, which would fill the log of a server."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def cell_of(vae: AutoencoderKL) -> int:

@@ -101,23 +101,23 @@ class Request:
             raise InputError("prompt", f"{shown(self.prompt)} is blank; say in words what the picture shows, e.g. 猫")
         _check_text("negative_prompt", self.negative_prompt)
         for name in ("width", "height"):
-            _check_int(name, getattr(self, name), MIN_SIZE, MAX_SIZE, optional=True)
+            _check_number(name, getattr(self, name), MIN_SIZE, MAX_SIZE, optional=True, whole=True)
         if self.width and self.height:
             _check_pixels(self.width, self.height)
-        _check_int("num_outputs", self.num_outputs, 1, MAX_OUTPUTS)
-        _check_int("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS, optional=True)
-        _check_number("guidance_scale", self.guidance_scale, MIN_GUIDANCE, MAX_GUIDANCE)
+        _check_number("num_outputs", self.num_outputs, 1, MAX_OUTPUTS, whole=True)
+        _check_number("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS, optional=True, whole=True)
+        _check_number("guidance_scale", self.guidance_scale, MIN_GUIDANCE, MAX_GUIDANCE, optional=True)
         if self.guidance_interval is not None:
             object.__setattr__(self, "guidance_interval", _checked_interval(self.guidance_interval))
         if self.scheduler is not None:
             _check_choice("scheduler", self.scheduler, SCHEDULER_NAMES)
         # The seed of the last picture must be allowed as well.
-        _check_int("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True)
+        _check_number("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True, whole=True)
         _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
-        _check_int("output_quality", self.output_quality, 1, 100)
+        _check_number("output_quality", self.output_quality, 1, 100, whole=True)
         for name in ("image", "mask"):
             _check_picture(name, getattr(self, name))
-        _check_number("prompt_strength", self.prompt_strength, 0, 1, optional=False)
+        _check_number("prompt_strength", self.prompt_strength, 0, 1)
         if self.image is None:
             if self.mask is not None:
                 raise InputError("mask", "given without an image; it says where image is repainted, so give image too")
@@ -193,15 +193,6 @@ def _check_text(name: str, value: object) -> None:
         raise InputError(name, f"{shown(value)} holds a NUL or half a surrogate pair; only Unicode text is allowed")
 
 
-def _check_int(name: str, value: object, least: int, most: int, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(name, f"an integer is wanted, {shown(value)} was given; {least} to {most} are allowed")
-    if not least <= value <= most:
-        raise InputError(name, f"{shown(value)} was given; {least} to {most} are allowed")
-
-
 def _check_picture(name: str, value: object) -> None:
     # Checks for two attributes instead of the class, because this module does not import Pillow.
     if value is None:
@@ -209,25 +200,28 @@ def _check_picture(name: str, value: object) -> None:
     if not (hasattr(value, "size") and hasattr(value, "convert")):
         raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
     if 0 in value.size:
-        raise InputError(
-            name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; at least 1 x 1 is needed"
-        )
+        raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; 1 x 1 at least")
 
 
-def _check_number(name: str, value: object, least: float, most: float, optional: bool = True) -> None:
+def _check_number(
+    name: str, value: object, least: float, most: float, optional: bool = False, whole: bool = False
+) -> None:
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, f"a number is wanted, {shown(value)} was given; {least:g} to {most:g} are allowed")
-    if (isinstance(value, float) and not math.isfinite(value)) or not least <= value <= most:
-        raise InputError(name, f"{shown(value)} was given; {least:g} to {most:g} are allowed")
+    allowed = f"{least} to {most} are allowed" if whole else f"{least:g} to {most:g} are allowed"
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise InputError(
+            name, f"{'an integer' if whole else 'a number'} is wanted, {shown(value)} was given; {allowed}"
+        )
+    if not least <= value <= most:  # NaN is in no range
+        raise InputError(name, f"{shown(value)} was given; {allowed}")
 
 
 def _checked_interval(value: object) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise InputError("guidance_interval", f"{shown(value)} was given; two numbers are wanted, e.g. 0.2, 0.8")
     for bound in value:
-        _check_number("guidance_interval", bound, 0, 1, optional=False)
+        _check_number("guidance_interval", bound, 0, 1)
     if value[0] > value[1]:
         raise InputError("guidance_interval", f"{shown(value)} was given; the lower number comes first")
     return (float(value[0]), float(value[1]))

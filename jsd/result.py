@@ -39,19 +39,21 @@ class Result:
 
     def metadata(self, index: int) -> dict[str, Any]:
         """The metadata of picture `index`: all that is needed to draw it again, and the program that made it."""
-        request, image = self.request, self.images[index]
-        return {
+        request = self.request
+        metadata = {
             "generated_by": GENERATOR,
             "model": self.model,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "seed": self.seeds[index],
             **self._settings(),
-            "width": image.width,
-            "height": image.height,
-            **_start(request),
+        }
+        if request.image is not None:
+            metadata["start"] = "image to image" if request.mask is None else "inpainting"
+            metadata["prompt_strength"] = request.prompt_strength
+        return metadata | {
             "truncated_tokens": self.truncated,
-            "watermark": watermark.can_mark(image.size),
+            "watermark": watermark.can_mark(self.images[index].size),
             "timings": _rounded(self.timings),
         }
 
@@ -60,8 +62,6 @@ class Result:
         return {
             "seeds": self.seeds,
             "model": self.model,
-            "width": self.request.width,
-            "height": self.request.height,
             **self._settings(),
             "batch_rows": round(self.batch_rows, 2),
             "tokens": self.tokens,
@@ -94,21 +94,9 @@ class Result:
         return notes
 
     def _settings(self) -> dict[str, Any]:
-        request = self.request
-        return {
-            "num_inference_steps": request.num_inference_steps,
-            "guidance_scale": request.guidance_scale,
-            "guidance_interval": list(request.guidance_interval),
-            "scheduler": request.scheduler,
-        }
-
-
-def _start(request: Request) -> dict[str, Any]:
-    """How the start latents were made. Empty for text to image."""
-    if request.image is None:
-        return {}
-    kind = "image to image" if request.mask is None else "inpainting"
-    return {"start": kind, "prompt_strength": request.prompt_strength}
+        names = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
+        settings = {name: getattr(self.request, name) for name in names}
+        return settings | {"guidance_interval": list(self.request.guidance_interval)}
 
 
 def _rounded(timings: dict[str, float]) -> dict[str, float]:

@@ -26,8 +26,10 @@ from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
 from jsd.source import Source, at_size, blend, draw_noise, make_source, put_back, start
 from jsd.vae import decode
 
+STAGES = ("queue", "text", "denoise", "decode", "safety")
 
-@dataclass
+
+@dataclass(eq=False)
 class Job:
     """A request while it is being served: n pictures, whose latents have c channels, height h and width w."""
 
@@ -45,9 +47,7 @@ class Job:
     pictures: list[Image.Image] = field(default_factory=list)  # the decoded ones
     flagged: list[bool] = field(default_factory=list)  # by the safety checker, one flag per picture
     started: float = field(default_factory=time.perf_counter)
-    timings: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("queue", "text", "denoise", "decode", "safety"), 0.0)
-    )
+    timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))  # seconds
 
     @property
     def total(self) -> int:
@@ -106,7 +106,8 @@ def prepare(components: Components, request: Request) -> Job:
     began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
     tokens = [components.tokenizer(text) for text in texts]
-    context = encode_text(components, [t.ids for t in tokens]).repeat_interleave(request.num_outputs, dim=0)
+    ids = torch.tensor([t.ids for t in tokens], device=components.device)
+    context = components.text_encoder(ids).last_hidden_state.repeat_interleave(request.num_outputs, dim=0)
 
     # One generator per picture, on the CPU. So a seed gives the same picture on any device and in any batch.
     generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_outputs)]
@@ -131,13 +132,6 @@ def prepare(components: Components, request: Request) -> Job:
     return job
 
 
-@torch.inference_mode()
-def encode_text(components: Components, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Encode token ids, (rows, tokens), to the text embeddings for the UNet, (rows, tokens, width)."""
-    input_ids = torch.tensor(ids, device=components.device)
-    return components.text_encoder(input_ids).last_hidden_state
-
-
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
     """Advance all jobs by one UNet call. None may be finished, and all must have the same latent size.
 
@@ -156,25 +150,19 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
     All jobs share one UNet call. If they have more than `max_rows` rows together, the call is split. No job is changed,
     so a failed call can be repeated.
     """
-    x, t, context = [], [], []
-    for job in jobs:
+    x, t, context = [], [], [job.next_context for job in jobs]
+    rows = [len(states) for states in context]
+    for job, job_rows in zip(jobs, rows, strict=True):
         t_job = job.timesteps[job.done]
         x_job = job.scheduler.scale_model_input(job.x_t, t_job)
-        context.append(job.next_context)
-        rows = len(context[-1])
-        x.append(x_job.repeat(rows // len(x_job), 1, 1, 1))
-        t.append(t_job.float().expand(rows))
-    rows = [len(states) for states in context]
+        x.append(x_job.repeat(job_rows // len(x_job), 1, 1, 1))
+        t.append(t_job.float().expand(job_rows))
     x, t, context = torch.cat(x), torch.cat(t), torch.cat(context)
     # Only the UNet computes in the model's precision. The sampler computes in float32.
     x, t = x.to(components.dtype), t.to(components.device)
     size = max_rows or len(x)
-    eps = torch.cat(
-        [
-            components.unet(x[i : i + size], t[i : i + size], context[i : i + size], return_dict=False)[0]
-            for i in range(0, len(x), size)
-        ]
-    ).float()
+    calls = zip(x.split(size), t.split(size), context.split(size), strict=True)
+    eps = torch.cat([components.unet(*call, return_dict=False)[0] for call in calls]).float()
     return [_guide(eps_job, job) for eps_job, job in zip(eps.split(rows), jobs, strict=True)]
 
 
@@ -204,11 +192,8 @@ def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
 
 
 def finish(components: Components, job: Job) -> Result:
-    """Turn the latents of a finished job into a result: `decode_next` for every picture, `judge`, `seal`.
-
-    Raises `NaNError` and `NSFWError`.
-    """
-    while not job.decoded:
+    """Turn the latents of a finished job into a result. Raises `NaNError` and `NSFWError`."""
+    while job.undecoded:
         decode_next(components, [job])
     judge(components, job)
     return seal(components, job)
@@ -218,8 +203,8 @@ def finish(components: Components, job: Job) -> Result:
 def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> None:
     """Decode the next `count` pictures of finished jobs in one call of the autoencoder, in the order of the jobs.
 
-    All jobs must have the same latent size. Raises `NaNError` if latents or pixels are not finite; then no job is
-    changed.
+    All jobs must have the same latent size. Raises `NaNError` if latents or pixels are not finite, and changes no job
+    then.
     """
     began = time.perf_counter()
     todo = [(job, i) for job in jobs for i in range(len(job.pictures), len(job.x_t))][:count]
@@ -227,8 +212,8 @@ def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> 
     seconds = time.perf_counter() - began
     for (job, _), picture in zip(todo, pictures, strict=True):
         job.pictures.append(picture)
-    for job in jobs:
-        job.timings["decode"] += seconds if any(job is other for other, _ in todo) else 0.0
+    for job in {job for job, _ in todo}:
+        job.timings["decode"] += seconds
 
 
 def judge(components: Components, job: Job) -> None:

@@ -68,9 +68,11 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 
     def finish() -> Components:
         import torch
+        from transformers.utils import logging
 
         from jsd import model
 
+        logging.disable_progress_bar()  # one bar per part would fill the log
         device = _device()
         name = dtype or ("fp32" if device.type == "cpu" else "fp16")
         watermark.package()  # imported now, so that a missing library shows before the first request

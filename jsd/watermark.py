@@ -80,9 +80,7 @@ def detect(image: Image.Image) -> Detection:
     Raises `InputError` for a picture of less than 256 x 256 pixels, and `MissingPackageError`.
     """
     if not can_mark(image.size):
-        raise InputError(
-            "image", f"{image.width} x {image.height} pixels are too few for a watermark; 65536 are needed"
-        )
+        raise InputError("image", f"{image.width} x {image.height} pixels can't hold a mark; 65536 are needed")
     bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
     found = package().WatermarkDecoder("bits", len(BITS)).decode(bgr, "dwtDctSvd")
     n = len(BITS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsd.atomic import write_text
-from jsd.manifest import MANIFEST, check_defaults, listed_files, sha256
+from jsd.manifest import MANIFEST, check_defaults, model_files, sha256
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], *
     folder = Path(folder)
     check_defaults(folder, defaults)
     files = {
-        path: {"sha256": sha256(folder / path), "size": (folder / path).stat().st_size} for path in listed_files(folder)
+        path: {"sha256": sha256(folder / path), "size": (folder / path).stat().st_size} for path in model_files(folder)
     }
     text = json.dumps({"name": name, "defaults": defaults, **about, "files": files}, ensure_ascii=False, indent=2)
     write_text(folder / MANIFEST, text + "\n")

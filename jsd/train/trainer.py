@@ -25,7 +25,7 @@ from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
-from jsd.device import keep_freed_memory
+from jsd.train.memory import keep_freed_memory
 
 Loss = Callable[[torch.nn.Module, int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
 KEPT = 2  # checkpoints

@@ -1,0 +1,183 @@
+"""The jobs that an engine draws together: `Batch`, and `Ticket`, a request on its way through the engine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from jsd import device, sampling
+from jsd.device import in_halves, is_lost, released
+from jsd.model import Components
+from jsd.request import Defaults, Progress, Request
+from jsd.result import Result
+from jsd.sampling import Job
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the engine, and the future of its result. `job` is None until the request has left the queue.
+
+    The future stays pending until its end, because a running future can't be cancelled.
+    """
+
+    request: Request  # resolved
+    progress: Progress | None
+    defaults: Defaults  # of the model
+    future: Future[Result] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.perf_counter)  # seconds, by `time.perf_counter`
+    job: Job | None = None
+
+    @property
+    def scale(self) -> int:
+        """The number of rows of the model's own size that one row of this request counts for."""
+        return math.ceil(self.request.width * self.request.height / (self.defaults.width * self.defaults.height))
+
+    @property
+    def rows(self) -> int:
+        """The rows of this request in a UNet call, counted in rows of the model's own size."""
+        return self.request.rows * self.scale
+
+    def settle(self, result: Result | None = None, error: BaseException | None = None) -> None:
+        """End the future with a result or an error. A cancelled future only notifies its waiters."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error) if error else self.future.set_result(result)
+
+
+class Batch:
+    """Jobs at any step. Jobs of one latent shape share their UNet calls and their decoding.
+
+    `active` jobs have steps left, `decoding` jobs have pictures that are not decoded yet. `max_rows` limits the UNet
+    rows of all jobs, `decode_batch` the pictures decoded in one call. None means that `jsd.device` chooses. A call that
+    does not fit into memory is tried again in halves.
+
+    An error of one job ends its ticket only. A lost device is an error of the whole batch: the method raises it.
+    """
+
+    def __init__(self, components: Components, max_rows: int | None = None, decode_batch: int | None = None):
+        self.components = components
+        self.max_rows = max_rows or device.max_batch_rows(components)
+        self.decode_batch = decode_batch or device.decode_batch(components)
+        self.active: list[Ticket] = []
+        self.decoding: list[Ticket] = []
+        self._rows_that_fit: dict[tuple[int, ...], int] = {}  # by latent shape, where memory was once short
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [*self.active, *self.decoding]
+
+    @property
+    def undecoded(self) -> int:
+        """The number of pictures of finished jobs that are not decoded yet."""
+        return sum(ticket.job.undecoded for ticket in self.decoding)
+
+    def has_room(self, ticket: Ticket) -> bool:
+        """Whether a ticket may be added. A batch without jobs takes any ticket."""
+        rows = sum(ticket.rows for ticket in self.active) + self.undecoded
+        return not rows or rows + ticket.rows <= self.max_rows
+
+    def prepare(self) -> None:
+        """Prepare the jobs of active tickets that have none yet."""
+        for ticket in [ticket for ticket in self.active if ticket.job is None]:
+            queued = time.perf_counter() - ticket.submitted
+            try:
+                ticket.job, _ = in_halves(lambda _, ticket=ticket: sampling.prepare(self.components, ticket.request), 1)
+                ticket.job.timings["queue"] = queued
+                self._move_on(ticket)  # with prompt_strength 0 a job has no steps
+            except Exception as error:  # noqa: BLE001 - it belongs to this request
+                self._fail(ticket, error)
+
+    def drop_cancelled(self) -> None:
+        for ticket in [ticket for ticket in self.tickets if ticket.future.cancelled()]:
+            self.remove(ticket)
+            ticket.settle()
+
+    def tick(self) -> None:
+        """One UNet call for the job that has waited longest and all others of its latent shape.
+
+        If the call fails, each job is tried alone, so that only the guilty one fails.
+        """
+        group = _of_one_shape(self.active)
+        self.active = [ticket for ticket in self.active if ticket not in group] + group
+        error = self._step(group)
+        if error and len(group) == 1:
+            self._fail(group[0], error)
+        elif error:
+            for ticket in group:
+                if error := self._step([ticket]):
+                    self._fail(ticket, error)
+
+    def decode(self) -> list[Ticket]:
+        """Decode the next pictures of the job that finished first, and of others of its latent shape.
+
+        Returns the tickets whose pictures are all decoded and judged. They have left the batch.
+        """
+        group = _of_one_shape(self.decoding)
+        error = self._decode_pictures(group, self.decode_batch)
+        if error and (self.decode_batch > 1 or group[1:]):
+            error = self._decode_pictures(group[:1], 1)
+        if error:
+            self._fail(group[0], error)
+        judged = []
+        for ticket in [ticket for ticket in group if ticket in self.decoding and not ticket.job.undecoded]:
+            try:
+                in_halves(lambda _, ticket=ticket: sampling.judge(self.components, ticket.job), 1)
+                self.remove(ticket)
+                judged.append(ticket)
+            except Exception as error:  # noqa: BLE001 - it belongs to this request
+                self._fail(ticket, error)
+        return judged
+
+    def remove(self, ticket: Ticket) -> None:
+        for tickets in (self.active, self.decoding):
+            if ticket in tickets:
+                tickets.remove(ticket)
+
+    def _step(self, group: list[Ticket]) -> Exception | None:
+        """Advance the group's jobs by one step. Returns the error if the UNet call fails; then no job is changed."""
+        jobs, shape = [ticket.job for ticket in group], group[0].job.x_t.shape[1:]
+        most = self._rows_that_fit.get(shape, max(1, self.max_rows // group[0].scale))
+        most = min(most, sum(len(job.next_context) for job in jobs))
+        try:
+            predictions, rows = in_halves(lambda rows: sampling.predict(self.components, jobs, rows), most)
+        except Exception as error:  # noqa: BLE001 - `tick` finds out whose it is
+            return released(error)
+        if rows < most:
+            self._rows_that_fit[shape] = rows
+        for ticket, eps in zip(group, predictions, strict=True):
+            try:
+                sampling.advance(ticket.job, eps, rows)
+                if ticket.progress:
+                    ticket.progress(ticket.job.done, ticket.job.total)
+                self._move_on(ticket)
+            except Exception as error:  # noqa: BLE001 - it belongs to this request
+                self._fail(ticket, error)
+        return None
+
+    def _decode_pictures(self, group: list[Ticket], most: int) -> Exception | None:
+        """Decode up to `most` pictures in one call. Returns the error if that fails; then no job is changed."""
+        jobs = [ticket.job for ticket in group]
+        try:
+            in_halves(lambda count: sampling.decode_next(self.components, jobs, count), most)
+        except Exception as error:  # noqa: BLE001 - `decode` finds out whose it is
+            return released(error)
+        return None
+
+    def _move_on(self, ticket: Ticket) -> None:
+        """Move a job without steps left to the decoding. This frees its rows."""
+        if ticket.job.finished:
+            self.active.remove(ticket)
+            self.decoding.append(ticket)
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        if is_lost(error):
+            raise error
+        self.remove(ticket)
+        ticket.settle(error=released(error))
+
+
+def _of_one_shape(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """The first ticket, and all others whose latents have its shape."""
+    return [ticket for ticket in tickets if ticket.job.x_t.shape[1:] == tickets[0].job.x_t.shape[1:]]
