@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a tiny model folder made once a session, and its loaded components."""
+"""Fixtures for all tests: a tiny model folder, made once per session, and its loaded components."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jsd.model import Components, load
-from tests.fakes import SpyUNet, make_tiny_folder
+from tests.fakes import CELL, SpyUNet, make_tiny_folder
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder with random weights. Read only: see `tiny_copy`."""
+    """A complete model folder with random weights. Tests share it, so they only read it (see `tiny_copy`)."""
     return make_tiny_folder(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
 def tiny_copy(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny folder, to spoil."""
+    """A copy of the tiny folder that a test may change."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
 
 
@@ -34,3 +36,18 @@ def components(tiny_folder: Path) -> Components:
 def spied(components: Components) -> Components:
     """The tiny model with a `SpyUNet` in place of its UNet."""
     return replace(components, unet=SpyUNet(components.unet))
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A smooth and coloured picture of 80 x 64 pixels."""
+    cells = np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(cells).resize((80, 64), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def mask() -> Image.Image:
+    """A mask for `photo`. Its right 48 of 80 columns are white, up to the edge of a latent cell."""
+    image = Image.new("L", (80, 64))
+    image.paste(255, (2 * CELL, 0, 80, 64))
+    return image

@@ -1,12 +1,15 @@
-"""A model folder that is real in every part but size, and a UNet that can be watched, held and broken.
+"""A tiny model folder with all real parts, and a UNet that tests can watch, stop and break.
 
-The weights are random, so its pictures are noise; its size (a few hundred kilobytes) makes a test take milliseconds.
+The weights are random, so the pictures are noise. The folder has a few hundred kilobytes, so a test takes milliseconds.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIP
 
 from jsd.genuine.folder import write_manifest
 
-CELL = 16  # pixels a latent: not the usual 8, so that no 8 can hide in the code
-NATIVE = 64
+CELL = 16  # pixels per latent cell. It is not the usual 8, so that code with a fixed 8 fails.
+NATIVE = 64  # pixels a side, the model's own size
 MAX_TOKENS = 24
 LINES = [
     "猫の肖像画 油絵",
@@ -49,7 +52,7 @@ MODEL_INDEX = {
 
 
 def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
-    """A small unigram model `prefix.model`; by default with ids in T5's order."""
+    """Train a small unigram model, and return its file `prefix.model`. By default its ids are in T5's order."""
     settings = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_name": "nmt_nfkc_cf"}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES * 20),
@@ -65,7 +68,7 @@ def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
 
 
 def make_tiny_folder(folder: Path) -> Path:
-    """Write a complete model folder: native size 64, cell 16, defaults DDIM, 4 steps, guidance 2."""
+    """Write a complete model folder. Its own size is 64, its cell 16, its defaults are DDIM, 4 steps and guidance 2."""
     torch.manual_seed(0)
     (folder / "tokenizer").mkdir(parents=True)
     pieces = train_sentencepiece(folder / "tokenizer" / "spiece")
@@ -113,7 +116,7 @@ def make_tiny_folder(folder: Path) -> Path:
         layers_per_block=1,
         scaling_factor=0.7,
     )
-    vae.decoder.conv_out.weight.data *= 3  # contrast: else all pictures are near grey, and near each other
+    vae.decoder.conv_out.weight.data *= 3  # Contrast. Otherwise all pictures are almost grey and alike.
     vae.half().save_pretrained(folder / "vae")
 
     DDIMScheduler(
@@ -131,7 +134,7 @@ def make_tiny_folder(folder: Path) -> Path:
         vision_config={**small, "image_size": 32, "patch_size": 16},
         projection_dim=8,
     )
-    # Its thresholds are all 1, which no cosine exceeds: it flags nothing.
+    # Its thresholds are all 1, and no cosine exceeds 1, so it flags nothing.
     StableDiffusionSafetyChecker(clip).half().save_pretrained(folder / "safety_checker")
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
         folder / "feature_extractor"
@@ -146,7 +149,7 @@ def make_tiny_folder(folder: Path) -> Path:
 
 
 class SpyUNet:
-    """Stands for `unet`: counts the rows of each call, waits at `gate`, and breaks where `broken(x)` says so."""
+    """Stands in for `unet`. Notes the rows of each call, waits while `gate` is closed, and fails if `broken(x)`."""
 
     def __init__(self, unet: UNet2DConditionModel):
         self.unet = unet
@@ -159,15 +162,42 @@ class SpyUNet:
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, return_dict: bool) -> tuple:
         self.inside.set()
-        assert self.gate.wait(30), "nobody opened the gate"
+        assert self.gate.wait(30), "the gate stayed closed"
         self.calls.append(len(x))
         if self.broken(x):
             raise RuntimeError("broken on purpose")
         return self.unet(x, t, context, return_dict=return_dict)
 
 
+def flip_last_bit(file: Path) -> None:
+    """Change the last bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+class Trap:
+    """An object whose pickle makes `file` when it is loaded."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return (open, (str(self.file), "w"))
+
+
+def bomb(width: int, height: int) -> io.BytesIO:
+    """A PNG file of a few bytes that claims to have this size, and then ends."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
 def psnr(a: Image.Image, b: Image.Image) -> float:
-    """Peak signal-to-noise ratio of two pictures, dB; infinite for equal ones."""
+    """The peak signal-to-noise ratio of two pictures in dB. It is infinite for equal pictures."""
     error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 

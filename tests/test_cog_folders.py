@@ -54,7 +54,7 @@ def predict(folders, identifier) -> None:
     contextvars.copy_context().run(run)
 
 
-def test_our_own_go_when_they_are_old(folders):
+def test_our_own_folders_are_removed_when_they_are_old(folders):
     old, young = folders.new(), folders.new()
     (old / "out-0.png").write_bytes(b"a picture")
     age(old, 61)
@@ -64,7 +64,7 @@ def test_our_own_go_when_they_are_old(folders):
     assert young.exists()
 
 
-def test_cogs_folder_of_a_prediction_goes_after_its_end(folders, clock):
+def test_cogs_folder_of_a_prediction_is_removed_after_its_end(folders, clock):
     predict(folders, "one")
     folders.remove_old()
     assert (folders.cog_folders / "one").exists()
@@ -73,17 +73,17 @@ def test_cogs_folder_of_a_prediction_goes_after_its_end(folders, clock):
     assert not (folders.cog_folders / "one").exists()
 
 
-def test_an_id_is_forgotten_with_its_folder(folders, clock):
+def test_a_second_prediction_with_the_same_id_keeps_its_folder(folders, clock):
     predict(folders, "one")
     clock.ahead += 61
     folders.remove_old()
-    (folders.cog_folders / "one").mkdir()  # a second prediction under the same id, which has not ended
+    (folders.cog_folders / "one").mkdir()  # a second prediction with the same id, which has not ended
     clock.ahead += 61
     folders.remove_old()
     assert (folders.cog_folders / "one").exists()
 
 
-def test_another_servers_prediction_is_left_alone_for_an_hour(folders):
+def test_the_folder_of_another_server_is_kept_for_an_hour(folders):
     running, stray = folders.cog_folders / "running", folders.cog_folders / "stray"
     for path, seconds in ((running, STRAY_SECONDS - 60), (stray, STRAY_SECONDS + 1)):
         (path / "outputs").mkdir(parents=True)
@@ -115,8 +115,8 @@ def test_a_link_in_the_place_of_cogs_folders_is_not_followed(folders, clock, tmp
     assert (victim / "diary").exists()
 
 
-def test_links_and_files_are_left(folders, tmp_path):
-    other = tmp_path / "somebody"
+def test_links_and_files_are_not_removed(folders, tmp_path):
+    other = tmp_path / "other"
     other.mkdir()
     (folders.cog_folders / "link").symlink_to(other)
     (folders.cog_folders / "file").write_bytes(b"")
@@ -127,7 +127,7 @@ def test_links_and_files_are_left(folders, tmp_path):
     assert (folders.cog_folders / "file").exists()
 
 
-def test_what_a_killed_server_left_goes_when_the_next_one_starts(folders, tmp_path):
+def test_the_folder_of_a_killed_server_is_removed_when_the_next_one_starts(folders, tmp_path):
     left, other = tmp_path / f"{PREFIX}killed", tmp_path / "other"
     for path in (left, other):
         path.mkdir()
@@ -141,7 +141,7 @@ def test_what_a_killed_server_left_goes_when_the_next_one_starts(folders, tmp_pa
     following.close()
 
 
-def test_it_is_done_without_anybody_asking(tmp_path, monkeypatch):
+def test_a_thread_removes_old_folders_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folders = PredictionFolders(keep_seconds=0.01, every_seconds=0.01, cog_folders=tmp_path)
     path = folders.new()
@@ -153,11 +153,11 @@ def test_it_is_done_without_anybody_asking(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_root_that_somebody_removed_is_made_again(folders):
+def test_a_root_that_was_removed_is_made_again(folders):
     folders.root.rmdir()
     folders.remove_old()
     assert folders.new().is_dir()
 
 
-def test_outside_the_server_there_is_no_id():
+def test_there_is_no_id_outside_the_server():
     assert prediction_id() is None

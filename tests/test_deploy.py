@@ -1,4 +1,4 @@
-"""The compose file and the proxy's rules, as far as they can be checked without Docker."""
+"""The compose file and the rules of the proxy, as far as they can be checked without Docker."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ def service() -> dict:
     return yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["jsd"]
 
 
-def test_the_server_is_no_root_and_can_write_to_its_temporary_folder_only(service):
+def test_the_server_is_not_root_and_writes_only_to_its_temporary_folder(service):
     assert not service["user"].startswith("0")
     assert service["read_only"] is True
     assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
@@ -24,7 +24,7 @@ def test_the_server_is_no_root_and_can_write_to_its_temporary_folder_only(servic
     assert service["mem_limit"]
 
 
-def test_one_that_can_not_draw_is_started_again(service):
+def test_a_server_that_can_not_draw_is_started_again(service):
     command, script, *arguments = service["healthcheck"]["test"]
     assert command == "CMD"
     assert (ROOT / Path(script).relative_to("/src")).stat().st_mode & 0o111
@@ -49,13 +49,13 @@ def test_one_that_can_not_draw_is_started_again(service):
 def test_the_proxy_lets_only_harmless_ids_through(path, allowed):
     patterns = re.findall(r'location ~ "(.*)"', PROXY)
     assert len(patterns) == 2
-    # As PCRE spells them, but for the names of Python.
+    # nginx uses PCRE, which differs from Python in two notations.
     python = [pattern.replace(r"\z", r"\Z").replace("(?<", "(?P<") for pattern in patterns]
     assert any(re.search(pattern, path) for pattern in python) == allowed
 
 
-def test_the_proxy_hands_on_no_path_as_it_came():
-    """nginx matches the decoded path, but would hand on the other one: what was matched is spelt out instead."""
+def test_the_proxy_builds_every_path_from_the_matched_parts():
+    """nginx matches the decoded path, but it would pass on the original one."""
     targets = re.findall(r"proxy_pass http://jsd(.*?);", PROXY)
     assert targets == [
         "/health-check",

@@ -1,4 +1,4 @@
-"""Files hold the picture and how it was made, and appear whole or not at all."""
+"""Picture files hold metadata, and they appear whole or not at all."""
 
 import json
 
@@ -24,7 +24,7 @@ def picture():
 
 
 @pytest.mark.parametrize("format", MAGIC)
-def test_the_metadata_comes_back_from_every_format(picture, tmp_path, format):
+def test_metadata_can_be_read_back_from_every_format(picture, tmp_path, format):
     path = images.save(picture, tmp_path / f"out.{format}", format, 90, METADATA)
     assert images.read_metadata(path) == METADATA
     with Image.open(path) as saved:
@@ -34,17 +34,17 @@ def test_the_metadata_comes_back_from_every_format(picture, tmp_path, format):
 
 
 @pytest.mark.parametrize("format", MAGIC)
-def test_the_longest_prompts_fit(picture, tmp_path, format):
+def test_the_longest_prompts_can_be_read_back(picture, tmp_path, format):
     long = METADATA | {"prompt": "\x01" * 2000, "negative_prompt": "😺" * 2000}
     assert images.read_metadata(images.save(picture, tmp_path / "out", format, 90, long)) == long
 
 
-def test_png_keeps_the_pixels(picture, tmp_path):
+def test_png_keeps_every_pixel(picture, tmp_path):
     images.save(picture, tmp_path / "out.png", "png", 1, METADATA)
     assert Image.open(tmp_path / "out.png").tobytes() == picture.tobytes()
 
 
-def test_png_carries_text_for_people(picture, tmp_path):
+def test_png_holds_the_metadata_as_text_for_people(picture, tmp_path):
     images.save(picture, tmp_path / "out.png", "png", 90, METADATA)
     with Image.open(tmp_path / "out.png") as saved:
         text = saved.text["parameters"]
@@ -53,7 +53,7 @@ def test_png_carries_text_for_people(picture, tmp_path):
     assert f"Seed: {2**63 - 1}" in text
 
 
-def test_quality_counts(picture, tmp_path):
+def test_a_higher_quality_makes_a_larger_file(picture, tmp_path):
     for format in ("jpg", "webp"):
         sizes = [
             images.save(picture, tmp_path / "out", format, quality, METADATA).stat().st_size for quality in (10, 95)
@@ -61,13 +61,13 @@ def test_quality_counts(picture, tmp_path):
         assert sizes[0] < sizes[1]
 
 
-def test_an_unknown_format_is_refused_and_leaves_nothing(picture, tmp_path):
+def test_an_unknown_format_is_refused_and_nothing_is_written(picture, tmp_path):
     with pytest.raises(InputError, match="output_format.*'gif'.*png, jpg, webp"):
         images.save(picture, tmp_path / "out.gif", "gif", 90, METADATA)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_leaves_the_old_file_and_no_part(picture, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_old_file_and_nothing_else(picture, tmp_path, monkeypatch):
     path = tmp_path / "out.png"
     path.write_bytes(b"old")
 
@@ -82,13 +82,13 @@ def test_a_failure_leaves_the_old_file_and_no_part(picture, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_picture_of_others_has_no_metadata(picture, tmp_path):
+def test_a_picture_of_another_program_has_no_metadata(picture, tmp_path):
     for name in ("out.png", "out.jpg"):
         picture.save(tmp_path / name)
         assert images.read_metadata(tmp_path / name) == {}
 
 
-def test_metadata_that_is_no_object_is_an_error(picture, tmp_path):
+def test_metadata_that_is_no_json_object_is_an_error(picture, tmp_path):
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("metadata", json.dumps([1, 2]))
     picture.save(tmp_path / "out.png", pnginfo=chunks)

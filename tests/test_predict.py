@@ -1,11 +1,9 @@
-"""The Cog adapter: what it declares is what `jsd.request` allows, and what it is given reaches the picture."""
+"""The Cog adapter in this process: its inputs reach the picture, and its errors name the input or the file."""
 
-import ast
 import asyncio
-import importlib.util
 import inspect
-import json
 import os
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -16,27 +14,13 @@ import torch
 from PIL import Image
 
 import predict
-from jsd import cli, errors, images, request
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def schema():
-    spec = importlib.util.spec_from_file_location("schema", ROOT / "script" / "schema.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def declared(schema):
-    schemas = schema.input_schemas(predict.Predictor.predict)
-    return schemas["Input"]["properties"] | {"choices": {name: s["enum"] for name, s in schemas.items() if "enum" in s}}
+from jsd import errors, images
+from tests.fakes import Trap, flip_last_bit
 
 
 @pytest.fixture
 def predictor(tiny_folder, monkeypatch):
+    """The Predictor after its setup, with the tiny model."""
     monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
     monkeypatch.setenv("JSD_DEVICE", "cpu")
     predictor = predict.Predictor()
@@ -55,71 +39,7 @@ def draw(predictor, **inputs) -> list[Path]:
     return [Path(path) for path in asyncio.run(predictor.predict(**defaults() | inputs))]
 
 
-def test_limits_are_those_of_request(declared):
-    limits = {
-        name: (declared[name].get("minimum"), declared[name].get("maximum")) for name in declared if name != "choices"
-    }
-    size = (request.MIN_SIZE, request.MAX_SIZE)
-    assert limits == {
-        "prompt": (None, None),
-        "negative_prompt": (None, None),
-        "image": (None, None),
-        "mask": (None, None),
-        "prompt_strength": (0, 1),
-        "width": size,
-        "height": size,
-        "num_outputs": (1, request.MAX_OUTPUTS),
-        "num_inference_steps": (1, request.MAX_STEPS),
-        "steps": (1, request.MAX_STEPS),
-        "guidance_scale": (request.MIN_GUIDANCE, request.MAX_GUIDANCE),
-        "scheduler": (None, None),
-        "seed": (0, request.MAX_SEED),
-        "output_format": (None, None),
-        "output_quality": (1, 100),
-    }
-    assert (declared["prompt"]["minLength"], declared["prompt"]["maxLength"]) == (1, request.MAX_PROMPT)
-    assert declared["negative_prompt"]["maxLength"] == request.MAX_PROMPT
-
-
-def test_choices_and_defaults_are_those_of_request(declared):
-    assert declared["choices"] == {
-        "scheduler": list(request.SCHEDULER_NAMES),
-        "output_format": list(request.OUTPUT_FORMATS),
-    }
-    own = request.Request(cli.PROMPT)
-    for name, value in defaults().items():
-        if name != "steps":
-            assert value == getattr(own, name), name
-
-
-def test_cog_can_read_every_input_from_the_text_of_the_file():
-    """Its reader takes literals only: a name or an expression would silently lose a limit."""
-    tree = ast.parse((ROOT / "predict.py").read_text(encoding="utf-8"))
-    function = next(node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef))
-    assert function.name == "predict"
-    assert len(function.args.defaults) == len(function.args.args) - 1
-    for call in function.args.defaults:
-        assert ast.unparse(call.func) == "Input"
-        for keyword in call.keywords:
-            ast.literal_eval(keyword.value)
-    (decorator,) = function.decorator_list
-    assert ast.unparse(decorator) == f"cog.concurrent(max={predict.Predictor.predict.__cog_concurrent_max__})"
-
-
-def test_the_server_has_as_many_slots_as_predict_allows():
-    slots = predict.Predictor.predict.__cog_concurrent_max__
-    assert f"COG_MAX_CONCURRENCY:-{slots}}}" in (ROOT / "script" / "serve").read_text()
-
-
-def test_the_schema_is_written_whole(schema, tmp_path):
-    path = tmp_path / ".cog" / "openapi_schema.json"
-    schema.write(path, schema.document(predict.Predictor.predict))
-    assert [file.name for file in path.parent.iterdir()] == ["openapi_schema.json"]
-    document = json.loads(path.read_text(encoding="utf-8"))
-    assert list(document["components"]["schemas"]["Input"]["properties"]) == list(defaults())
-
-
-def test_everything_asked_for_reaches_the_file(predictor):
+def test_every_input_reaches_the_file(predictor):
     asked = {
         "prompt": "青い背景の富士山",
         "negative_prompt": "白黒",
@@ -133,12 +53,12 @@ def test_everything_asked_for_reaches_the_file(predictor):
     paths = draw(predictor, **asked, num_outputs=2, output_format="webp", output_quality=80)
     assert [path.suffix for path in paths] == [".webp"] * 2
     for i, path in enumerate(paths):
-        told = images.read_metadata(path)
-        assert {name: told[name] for name in asked} == asked | {"seed": 11 + i}
+        metadata = images.read_metadata(path)
+        assert {name: metadata[name] for name in asked} == asked | {"seed": 11 + i}
         assert Image.open(path).size == (96, 128)
 
 
-def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
+def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
     metrics = {}
     monkeypatch.setattr(predictor, "record_metric", metrics.__setitem__)
     draw(predictor, prompt="猫 " * 500, seed=3)
@@ -156,7 +76,7 @@ def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         ({"prompt": "\u3000"}, "prompt: .* blank"),
         ({"width": 100}, "width: 100 .* multiples of 16"),
@@ -170,12 +90,12 @@ def test_what_was_drawn_is_recorded(predictor, monkeypatch, capsys):
         ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
     ],
 )
-def test_bad_input_raises_an_error_that_names_it(predictor, inputs, told):
-    with pytest.raises(errors.InputError, match=told):
+def test_a_bad_input_raises_an_error_that_names_it(predictor, inputs, message):
+    with pytest.raises(errors.InputError, match=message):
         draw(predictor, **inputs)
 
 
-def test_only_the_white_part_of_a_picture_is_repainted(predictor, tmp_path):
+def test_inpainting_repaints_only_the_white_part_of_the_mask(predictor, tmp_path):
     (first,) = draw(predictor, prompt="猫", seed=5)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (32, 0, 64, 64))
@@ -198,7 +118,7 @@ def test_flagged_pictures_are_left_out_and_counted(predictor, monkeypatch, capsy
         draw(predictor, prompt="猫", num_outputs=2)
 
 
-def test_a_failing_checker_shows_nothing(predictor, monkeypatch):
+def test_no_picture_is_shown_if_the_safety_checker_fails(predictor, monkeypatch):
     def fail(*_):
         raise RuntimeError("the checker broke")
 
@@ -207,7 +127,7 @@ def test_a_failing_checker_shows_nothing(predictor, monkeypatch):
         draw(predictor, prompt="猫")
 
 
-def test_cancelling_ends_the_work(predictor, capsys):
+def test_a_cancelled_prediction_is_not_drawn_to_its_end(predictor, capsys):
     async def cancel_midway():
         task = asyncio.ensure_future(predictor.predict(**defaults() | {"prompt": "猫", "num_inference_steps": 500}))
         await asyncio.sleep(0.2)
@@ -221,8 +141,8 @@ def test_cancelling_ends_the_work(predictor, capsys):
     assert predictor.engine.running == 0
 
 
-def test_one_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch):
-    """The thread that resizes them can't be stopped."""
+def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch):
+    """The thread that resizes the pictures can't be stopped, so it ends after the prediction."""
     resolve, submitted, resolved = predictor.engine.resolve, [], threading.Event()
 
     def slow(request):
@@ -245,7 +165,7 @@ def test_one_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, mo
     assert submitted == []
 
 
-def test_files_are_apart_and_do_not_pile_up(predictor):
+def test_each_prediction_has_a_folder_which_is_removed_when_it_is_old(predictor):
     (old,) = draw(predictor, prompt="猫")
     (young,) = draw(predictor, prompt="猫")
     assert old.parent != young.parent
@@ -256,7 +176,7 @@ def test_files_are_apart_and_do_not_pile_up(predictor):
     assert young.exists()
 
 
-def test_it_is_healthy_until_nothing_can_be_drawn(predictor, monkeypatch, capsys):
+def test_the_predictor_is_healthy_until_nothing_can_be_drawn(predictor, monkeypatch, capsys):
     def fail(*_):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
@@ -269,3 +189,44 @@ def test_it_is_healthy_until_nothing_can_be_drawn(predictor, monkeypatch, capsys
     assert "this server ends" in capsys.readouterr().out
     with pytest.raises(errors.EngineLostError, match="started again"):
         draw(predictor, prompt="猫")
+
+
+@pytest.mark.parametrize("harm", ["truncated", "one bit", "deleted", "pickle under its name", "pickle in its place"])
+def test_the_setup_fails_for_harmed_weights_and_names_the_file(tiny_copy, tmp_path, monkeypatch, harm):
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_copy))
+    file = tiny_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    size = file.stat().st_size
+    if harm == "truncated":
+        os.truncate(file, size - 1)
+    elif harm == "one bit":
+        flip_last_bit(file)
+    elif harm == "pickle under its name":
+        file.write_bytes(pickle.dumps(Trap(tmp_path / "trap")).ljust(size, b"\0"))
+    else:
+        file.unlink()
+    if harm == "pickle in its place":
+        file = file.with_suffix(".bin")
+        file.write_bytes(pickle.dumps(Trap(tmp_path / "trap")))
+    with pytest.raises(errors.WeightsError, match=str(file)):
+        predict.Predictor().setup()
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("JSD_WEIGHTS", "/nowhere/at/all", "/nowhere/at/all: no such folder"),
+        ("JSD_DTYPE", "fp8", "JSD_DTYPE: 'fp8' was given; allowed are fp16, bf16, fp32"),
+        pytest.param(
+            "JSD_DEVICE",
+            "cuda",
+            "JSD_DEVICE: 'cuda' can't be used",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_the_setup_fails_for_a_wrong_setting_and_names_it(tiny_folder, monkeypatch, name, value, message):
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(errors.JSDError, match=message):
+        predict.Predictor().setup()

@@ -1,8 +1,6 @@
-"""Whatever people send as a picture is read as they see it, or refused with a reason before it costs anything."""
+"""A picture file is read as people see it. Any other file is refused with the reason, before it costs anything."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from PIL import ExifTags, Image
 from jsd import images
 from jsd.errors import InputError, PictureError
 from jsd.images import read_input, read_picture
+from tests.fakes import bomb
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
@@ -28,7 +27,7 @@ def near(pixel, wanted, by=6) -> bool:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "PA", "1", "CMYK", "YCbCr"])
-def test_every_mode_becomes_rgb(kind, mode):
+def test_a_picture_of_any_mode_is_read_as_rgb(kind, mode):
     image = Image.new("RGB", (12, 8), WHITE).convert(mode)
     try:
         data = encoded(image, kind)
@@ -39,7 +38,7 @@ def test_every_mode_becomes_rgb(kind, mode):
     assert near(read.getpixel((5, 5)), WHITE)
 
 
-def test_16_bits_are_scaled_not_cut_off():
+def test_16_bits_per_pixel_are_scaled_and_not_clipped():
     grey = np.full((8, 12), 0x8080, np.uint16)
     assert read_picture(encoded(Image.fromarray(grey))).getpixel((0, 0)) == (128, 128, 128)
 
@@ -49,7 +48,7 @@ def test_a_cmyk_jpeg_keeps_its_colour():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_transparency_is_white_in_a_picture_and_not_painted_in_a_mask(kind, tmp_path):
+def test_transparency_is_white_in_a_picture_and_black_in_a_mask(kind, tmp_path):
     image = Image.new("RGBA", (16, 8), (255, 255, 255, 255))
     image.paste((255, 0, 0, 0), (8, 0, 16, 8))
     file = tmp_path / "file"
@@ -59,7 +58,7 @@ def test_transparency_is_white_in_a_picture_and_not_painted_in_a_mask(kind, tmp_
     assert (mask.mode, mask.getpixel((4, 4)), mask.getpixel((12, 4))) == ("L", 255, 0)
 
 
-def test_a_palette_with_a_transparent_colour():
+def test_a_transparent_colour_of_a_palette_is_white():
     image = Image.new("P", (4, 4), 0)
     image.putpalette([0, 0, 0, 255, 0, 0])
     image.putpixel((1, 1), 1)
@@ -68,11 +67,11 @@ def test_a_palette_with_a_transparent_colour():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_picture_is_turned_the_right_way_up(kind):
+def test_a_picture_is_turned_upright(kind):
     image = Image.new("RGB", (32, 16), WHITE)
     image.paste(RED, (0, 0, 16, 16))
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    exif[ExifTags.Base.Orientation] = 6  # the picture has to be turned by 90 degrees clockwise
     read = read_picture(encoded(image, kind, exif=exif))
     assert read.size == (16, 32)
     assert near(read.getpixel((8, 4)), RED)
@@ -80,20 +79,10 @@ def test_a_picture_is_turned_the_right_way_up(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_is_read(kind):
+def test_the_first_frame_of_an_animation_is_read(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLACK)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert near(read_picture(data).getpixel((4, 4)), RED)
-
-
-def bomb(width: int, height: int) -> io.BytesIO:
-    """A PNG that says how large it is and then ends."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
 
 
 WHOLE = encoded(Image.effect_noise((64, 64), 80)).getvalue()
@@ -113,17 +102,17 @@ WHOLE = encoded(Image.effect_noise((64, 64), 80)).getvalue()
     ],
     ids=["bomb", "large", "text", "empty", "cut", "gif", "tiff"],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(data, reason):
+def test_a_file_that_is_no_picture_is_refused_with_the_reason(data, reason):
     with pytest.raises(PictureError, match=reason):
         read_picture(data)
 
 
-def test_the_input_is_named(tmp_path):
+def test_the_error_names_the_input(tmp_path):
     (tmp_path / "cat.png").write_text("meow")
     for name in ("image", "mask"):
         with pytest.raises(InputError, match=f"{name}: not a png, jpeg or webp file; a whole png"):
             read_input(name, tmp_path / "cat.png")
 
 
-def test_one_pixel_is_a_picture():
+def test_a_picture_of_one_pixel_can_be_read_and_enlarged():
     assert images.crop_to(read_picture(encoded(Image.new("RGB", (1, 1), RED))), (64, 64)).getpixel((30, 30)) == RED

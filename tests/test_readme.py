@@ -1,4 +1,4 @@
-"""The two READMEs say the same, and point at what is there."""
+"""The two READMEs agree, and everything they refer to exists."""
 
 import re
 from dataclasses import fields
@@ -13,20 +13,21 @@ ENGLISH, JAPANESE = ((ROOT / name).read_text("utf-8") for name in ("README.md", 
 
 
 def code(text: str) -> list[str]:
+    """The code blocks of a Markdown file."""
     return re.findall(r"^```\w+\n(.*?)^```", text, re.S | re.M)
 
 
-def test_both_have_the_same_code():
+def test_both_readmes_have_the_same_code():
     assert code(ENGLISH) == code(JAPANESE)
 
 
 @pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
-def test_links_lead_somewhere(text):
+def test_every_link_has_a_target(text):
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert len(links) > 10
     for link in links:
         path, _, anchor = link.partition("#")
-        assert not path or (ROOT / path).exists(), link
+        assert (ROOT / path).exists(), link  # without a path this is the root
         if anchor and not path:
             headings = [
                 re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
@@ -42,7 +43,7 @@ def test_every_input_is_listed(text):
     assert {field.name for field in fields(Request)} - {"guidance_interval"} <= names
 
 
-def test_every_script_a_reader_is_told_to_run_is_there():
-    told = set(re.findall(r"\bscript/[a-z-]+", ENGLISH))
-    assert {"script/predict", "script/test", "script/serve", "script/soak"} <= told
-    assert all((ROOT / script).is_file() for script in told)
+def test_every_script_in_the_readme_exists():
+    scripts = set(re.findall(r"\bscript/[a-z-]+", ENGLISH))
+    assert {"script/predict", "script/test", "script/serve", "script/soak"} <= scripts
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []

@@ -1,4 +1,4 @@
-"""Whatever JSON can hold, in any field: a request is served, or refused with an error that names the field."""
+"""Random JSON values in any field: a request is drawn, or it is refused with an error that names the field."""
 
 import inspect
 from collections.abc import Callable
@@ -37,14 +37,14 @@ PLAUSIBLE = {
 
 @st.composite
 def inputs(draw) -> dict:
-    """Some of the inputs, plausible values and a few that may be anything."""
+    """Some of the inputs. Most have plausible values, and up to two have any JSON value."""
     names = draw(st.sets(st.sampled_from(sorted(PLAUSIBLE)), max_size=6)) | {"prompt"}
     wild = draw(st.sets(st.sampled_from(sorted(names)), max_size=2))
     return {name: draw(ANY_JSON if name in wild else PLAUSIBLE[name]) for name in sorted(names)}
 
 
 def small(values: dict) -> dict:
-    """The same, but no large picture and few steps: only what is allowed either way is made less."""
+    """The same values with smaller pictures and fewer steps. A value that is not allowed stays as it is."""
     values = dict(values)
     for name, most in (("width", 112), ("height", 112), ("num_inference_steps", 4), ("num_outputs", 3)):
         value = values.get(name)
@@ -58,7 +58,7 @@ def small(values: dict) -> dict:
 
 
 def attempt(make: Callable[[], Request]) -> tuple[Request | None, InputError | None]:
-    """A request, or why it is refused."""
+    """The request that `make` returns, or the error that refuses it."""
     try:
         return make(), None
     except InputError as error:
@@ -66,7 +66,7 @@ def attempt(make: Callable[[], Request]) -> tuple[Request | None, InputError | N
 
 
 def check_message(error: InputError) -> None:
-    """It names the input, and shows the value in a line that any log can hold."""
+    """The message names the input, and it is one short line without control characters."""
     assert str(error).startswith(f"{error.name}: ")
     assert str(error).isprintable()
     assert len(str(error)) < 1000
@@ -74,11 +74,11 @@ def check_message(error: InputError) -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=inputs())
-def test_any_values_are_drawn_or_refused_by_name(components, values):
+def test_random_values_are_drawn_or_refused_by_name(components, values):
     request, error = attempt(lambda: Request.from_dict(small(values)).resolve(components.defaults))
     if error:
         check_message(error)
-        # A size may have too many pixels, or fit no cell, only beside the other one.
+        # Whether a size is allowed may depend on the other side, so the error may name either of them.
         assert error.name in {*values, "width", "height"}
         return
     try:
@@ -91,7 +91,7 @@ def test_any_values_are_drawn_or_refused_by_name(components, values):
 
 @settings(max_examples=200, deadline=None)
 @given(values=ANY_JSON)
-def test_no_json_is_taken_for_a_request_but_an_object_with_the_inputs(values):
+def test_only_an_object_with_inputs_is_accepted_as_a_request(values):
     request, error = attempt(lambda: Request.from_dict(values))
     if error:
         check_message(error)
@@ -101,7 +101,7 @@ def test_no_json_is_taken_for_a_request_but_an_object_with_the_inputs(values):
 
 @settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(sorted(PLAUSIBLE)), value=ANY_JSON)
-def test_a_value_is_taken_as_it_is_or_refused_by_its_name(name, value):
+def test_a_random_value_is_accepted_unchanged_or_refused_by_name(name, value):
     request, error = attempt(lambda: Request(**{"prompt": "猫", name: value}))
     if error:
         check_message(error)
@@ -111,6 +111,6 @@ def test_a_value_is_taken_as_it_is_or_refused_by_its_name(name, value):
         assert taken == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_every_input_of_the_predictor_is_tried():
+def test_every_input_of_the_predictor_is_covered():
     parameters = set(inspect.signature(predict.Predictor.predict).parameters) - {"self", "steps"}
     assert parameters | {"guidance_interval"} == set(PLAUSIBLE)

@@ -1,4 +1,4 @@
-"""A result tells how each picture was made, and what the user should know."""
+"""A result says how each picture was made, and what the user should know about it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jsd.result import Result
 
 @pytest.fixture
 def result():
-    """Two pictures of three: the safety checker held back the one with seed 8."""
+    """The result of a request for three pictures. The safety checker held back the one with seed 8."""
     request = Request(
         "猫",
         width=64,
@@ -27,7 +27,7 @@ def result():
     return Result(pictures, [7, 9], 1, request, "tiny", {"text": 0.123456}, tokens=3, truncated=5, batch_rows=7.123)
 
 
-def test_metadata_tells_how_a_picture_was_made(result):
+def test_the_metadata_say_how_a_picture_was_made(result):
     metadata = result.metadata(1)
     assert (metadata["prompt"], metadata["seed"], metadata["scheduler"], metadata["model"]) == ("猫", 9, "DDIM", "tiny")
     assert (metadata["width"], metadata["height"], metadata["truncated_tokens"]) == (64, 64, 5)
@@ -37,7 +37,7 @@ def test_metadata_tells_how_a_picture_was_made(result):
     assert "start" not in metadata
 
 
-def test_metadata_tells_what_the_picture_was_made_from(result):
+def test_the_metadata_say_how_the_start_latents_were_made(result):
     picture = Image.new("RGB", (64, 64))
     for inputs, start in (({"image": picture}, "image to image"), ({"image": picture, "mask": picture}, "inpainting")):
         request = Request("猫", seed=1, guidance_interval=(0, 1), prompt_strength=0.5, **inputs)
@@ -45,7 +45,7 @@ def test_metadata_tells_what_the_picture_was_made_from(result):
         assert (metadata["start"], metadata["prompt_strength"]) == (start, 0.5)
 
 
-def test_metrics_and_log_line_hold_the_same_figures(result):
+def test_the_metrics_and_the_log_line_have_the_same_figures(result):
     metrics = result.metrics(encode=0.5)
     assert metrics["seeds"] == [7, 9]
     assert metrics["flagged"] == 1
@@ -63,7 +63,7 @@ def test_the_report_names_every_file_with_its_seed(result):
     ]
 
 
-def test_notes_tell_what_was_cut_off_and_held_back(result):
+def test_the_notes_mention_cut_off_tokens_and_held_back_pictures(result):
     cut, held_back = result.notes()
     assert "last 5 tokens were left out" in cut
     assert "1 of 3 pictures were left out" in held_back

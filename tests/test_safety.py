@@ -1,4 +1,4 @@
-"""The checker flags without touching the pictures, and fails closed."""
+"""The safety checker flags pictures without changing them. If it fails, no picture passes."""
 
 import copy
 
@@ -38,7 +38,7 @@ def test_flagged_pictures_are_not_blackened(checker, components, pictures):
 
 
 def test_each_picture_is_judged_by_itself(checker, components, pictures):
-    """A threshold between two pictures' scores flags the higher one alone, wherever it stands."""
+    """A threshold between the two highest scores flags only the picture with the highest one."""
     pixels = components.image_processor(images=pictures, return_tensors="pt").pixel_values
     with torch.no_grad():
         embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
@@ -52,13 +52,13 @@ def test_each_picture_is_judged_by_itself(checker, components, pictures):
     assert flagged == [i == winner for i in range(3)]
 
 
-def test_a_checker_of_nan_raises_and_does_not_pass(checker, components, pictures):
+def test_embeddings_that_are_nan_raise_an_error(checker, components, pictures):
     checker.visual_projection.weight.data.fill_(float("nan"))
     with pytest.raises(NaNError, match="safety checker"):
         safety.check(checker, components.image_processor, pictures)
 
 
-def test_a_failing_checker_raises(checker, components, pictures, monkeypatch):
+def test_an_error_of_the_checker_is_raised(checker, components, pictures, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 

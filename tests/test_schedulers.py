@@ -1,4 +1,4 @@
-"""Every sampler name gives a fresh scheduler that follows the model's own noise."""
+"""Every scheduler name gives a new scheduler that matches the noise the model was trained on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jsd.errors import InputError
 from jsd.request import SCHEDULER_NAMES
 from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
 
-# As the 2022 folder has it: few keys, and one (tensor_format) that no scheduler takes today.
+# The config of the folder of 2022. No scheduler of today knows tensor_format.
 CONFIG = {
     "_class_name": "PNDMScheduler",
     "beta_start": 0.00085,
@@ -24,7 +24,7 @@ CONFIG = {
 }
 
 
-def test_the_names_offered_are_the_names_served():
+def test_a_request_allows_exactly_the_names_that_can_be_made():
     assert tuple(SCHEDULERS) == SCHEDULER_NAMES
 
 
@@ -32,8 +32,8 @@ def test_the_names_offered_are_the_names_served():
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 500])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_perfect_model_is_sampled_to_its_picture(name, steps, prediction_type):
-    """A model that knows the picture (all latents 0.5) leads every sampler there, at any number of steps."""
-    # DDIM and PNDM by default count up from t = 0: one step of theirs would begin where the noise has ended.
+    """The model knows the picture, in which all latents are 0.5. Every sampler reaches it in any number of steps."""
+    # By default DDIM and PNDM count up from t = 0, so a single step would start where there is no noise.
     spacing = {"timestep_spacing": "trailing"} if steps == 1 else {}
     scheduler = make_scheduler(name, {**CONFIG, **spacing, "prediction_type": prediction_type})
     set_timesteps(scheduler, steps)
@@ -51,8 +51,8 @@ def test_a_perfect_model_is_sampled_to_its_picture(name, steps, prediction_type)
     assert (x_t - x_0).abs().mean() < 0.12
 
 
-def test_steps_that_round_to_the_same_timestep_are_all_taken():
-    """On a cosine schedule Karras' first sigmas all round to t = 999: looked up by t, the first would be skipped."""
+def test_steps_that_round_to_the_same_timestep_are_all_done():
+    """On a cosine schedule the first Karras sigmas all round to t = 999. A search by t would skip some of the steps."""
     scheduler = make_scheduler("DPM_SOLVER_PP_2M_KARRAS", {**CONFIG, "beta_schedule": "squaredcos_cap_v2"})
     set_timesteps(scheduler, 22)
     assert scheduler.timesteps[0] == scheduler.timesteps[1]
@@ -63,7 +63,7 @@ def test_steps_that_round_to_the_same_timestep_are_all_taken():
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50, 60, 150, 334, 500])
-def test_lcm_begins_where_there_is_only_noise(steps):
+def test_lcm_starts_at_pure_noise(steps):
     scheduler = make_scheduler("LCM", CONFIG)
     set_timesteps(scheduler, steps)
     assert scheduler.timesteps[0] == 999
@@ -72,16 +72,16 @@ def test_lcm_begins_where_there_is_only_noise(steps):
 
 @pytest.fixture
 def diffusers_log(caplog):
-    """What diffusers logs: it does not pass its records on unless told to."""
+    """The log records of diffusers. By default they do not reach pytest."""
     logging.enable_propagation()
     yield caplog
     logging.disable_propagation()
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
-def test_nothing_is_warned_about_and_nothing_is_clipped(name, diffusers_log):
+def test_a_scheduler_is_made_without_warnings_and_does_not_clip(name, diffusers_log):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", FutureWarning)  # diffusers' way to say a setting is wrong
+        warnings.simplefilter("error", FutureWarning)  # with this class diffusers reports a wrong setting
         scheduler = make_scheduler(name, CONFIG)
         set_timesteps(scheduler, 4)
     assert not diffusers_log.records
@@ -89,26 +89,26 @@ def test_nothing_is_warned_about_and_nothing_is_clipped(name, diffusers_log):
     assert scheduler.config.beta_start == CONFIG["beta_start"]
 
 
-def test_every_call_makes_a_scheduler_of_its_own():
+def test_every_call_makes_a_new_scheduler():
     assert make_scheduler("PNDM", CONFIG) is not make_scheduler("PNDM", CONFIG)
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_allowed_ones():
     with pytest.raises(InputError, match=r"'EULER'.*K_EULER"):
         make_scheduler("EULER", CONFIG)
 
 
-def test_a_sampler_that_can_not_follow_the_models_noise_is_refused():
+def test_a_sampler_that_does_not_support_the_models_noise_is_refused():
     config = {**CONFIG, "rescale_betas_zero_snr": True}
     with pytest.raises(InputError, match="rescale_betas_zero_snr"):
         make_scheduler("K_LMS", config)
     assert make_scheduler("DDIM", config).config.rescale_betas_zero_snr
 
 
-def test_lms_coefficients_are_the_integrals_they_stand_for():
+def test_lms_coefficients_are_the_exact_integrals():
     scheduler = make_scheduler("K_LMS", CONFIG)
     set_timesteps(scheduler, 12)
-    stock = super(LinearMultistepScheduler, scheduler).get_lms_coefficient  # integrates numerically, by scipy
+    stock = super(LinearMultistepScheduler, scheduler).get_lms_coefficient  # integrates numerically, with scipy
     for order in (1, 2, 3, 4):
         for i in range(order):
             exact = scheduler.get_lms_coefficient(order, 7, i)

@@ -1,4 +1,4 @@
-"""Text becomes the ids the model was trained on, and never a control token."""
+"""A text becomes the token ids that the model was trained on, and never a control token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tokenizer(tiny_folder):
 
 @pytest.fixture(scope="module")
 def rinna_like(tmp_path_factory):
-    """A file laid out as rinna's: unknown 0, <s> 1, </s> 2, "[PAD]" 3 and others user-defined, no padding id."""
+    """A file like rinna's: unknown 0, <s> 1, </s> 2, user-defined symbols from "[PAD]" 3 on, and no padding id."""
     model = train_sentencepiece(
         tmp_path_factory.mktemp("rinna") / "spiece",
         unk_id=0,
@@ -32,12 +32,12 @@ def rinna_like(tmp_path_factory):
     return Tokenizer(model, max_length=20, do_lower_case=True, pad_token="[PAD]")
 
 
-def test_the_lower_case_model_is_given_lower_case(rinna_like):
+def test_a_lower_case_model_gets_lower_case_text(rinna_like):
     assert rinna_like("A CAT, Oil Painting").ids == rinna_like("a cat, oil painting").ids
     assert rinna_like.pieces.unk_id() not in rinna_like("A CAT").ids
 
 
-def test_ids_are_text_then_end_then_padding(tokenizer):
+def test_a_row_is_text_then_end_then_padding(tokenizer):
     tokens = tokenizer("猫の肖像画 油絵")
     assert len(tokens.ids) == MAX_TOKENS
     assert tokens.ids[tokens.used :] == [1] + [0] * (MAX_TOKENS - tokens.used - 1)
@@ -45,16 +45,16 @@ def test_ids_are_text_then_end_then_padding(tokenizer):
     assert tokens.dropped == 0
 
 
-def test_the_empty_text_is_only_an_end(tokenizer):
+def test_an_empty_text_is_an_end_token_and_padding(tokenizer):
     assert tokenizer("").ids == [1] + [0] * (MAX_TOKENS - 1)
 
 
-def test_width_and_case_do_not_matter(tokenizer):
+def test_the_width_and_case_of_characters_do_not_matter(tokenizer):
     assert tokenizer("ＣＡＴ").ids == tokenizer("cat").ids
     assert tokenizer("ｻﾗﾘｰﾏﾝ").ids == tokenizer("サラリーマン").ids
 
 
-def test_truncation_keeps_the_beginning_and_counts_the_rest(tokenizer):
+def test_a_long_text_is_cut_off_and_the_rest_counted(tokenizer):
     whole = tokenizer.pieces.encode("猫" * 50)
     tokens = tokenizer("猫" * 50)
     assert tokens.ids == [*whole[: MAX_TOKENS - 1], 1]
@@ -62,7 +62,7 @@ def test_truncation_keeps_the_beginning_and_counts_the_rest(tokenizer):
 
 
 @pytest.mark.parametrize("text", ["</s>", "<pad>猫<unk>", "<s></s><s>", "[PAD][MASK]猫[pad]", "［ＰＡＤ］", "<0x01>"])
-def test_no_control_token_can_be_typed(tokenizer, rinna_like, text):
+def test_no_text_becomes_a_control_token(tokenizer, rinna_like, text):
     for t in (tokenizer, rinna_like):
         tokens = t(text)
         typed = tokens.ids[: tokens.used]
@@ -71,12 +71,13 @@ def test_no_control_token_can_be_typed(tokenizer, rinna_like, text):
         assert not set(typed) & set(reserved)
 
 
-def test_a_file_laid_out_as_rinnas_ends_and_pads_with_its_own_ids(rinna_like):
+def test_a_file_like_rinnas_uses_its_own_end_and_padding_ids(rinna_like):
     tokens = rinna_like("猫")
     assert tokens.ids[tokens.used :] == [2] + [3] * (20 - tokens.used - 1)
 
 
-def test_a_user_defined_mark_would_match_were_it_not_spelled_out(rinna_like):
+def test_a_user_defined_symbol_in_a_text_is_spelled_out(rinna_like):
+    """Sentencepiece alone would read it as the symbol."""
     rinna_like.do_lower_case = False
     tokens = rinna_like("猫[PAD]")
     rinna_like.do_lower_case = True
@@ -85,7 +86,7 @@ def test_a_user_defined_mark_would_match_were_it_not_spelled_out(rinna_like):
 
 
 @pytest.mark.parametrize("text", [*LINES, "", "猫 " * 40, "  ねこ   CAT "])
-def test_the_stock_tokenizer_reads_the_same_ids(tokenizer, tiny_folder, text):
+def test_the_stock_tokenizer_gives_the_same_ids(tokenizer, tiny_folder, text):
     stock = T5Tokenizer.from_pretrained(tiny_folder / "tokenizer", local_files_only=True)
     ids = stock(text, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids
     assert ids == tokenizer(text).ids
@@ -101,7 +102,7 @@ def test_a_missing_or_broken_file_is_named(tiny_copy, spoil):
         Tokenizer.from_folder(tiny_copy / "tokenizer")
 
 
-def test_an_endless_length_is_refused(tiny_copy):
+def test_a_model_max_length_without_a_limit_is_refused(tiny_copy):
     config = tiny_copy / "tokenizer" / "tokenizer_config.json"
     config.write_text(json.dumps({"model_max_length": 10**30}))
     with pytest.raises(WeightsError, match="length"):

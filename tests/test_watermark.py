@@ -1,4 +1,4 @@
-"""The mark is found after saving, is not found where it is not, and is not seen."""
+"""The watermark is found after saving, is invisible, and is not found in other pictures."""
 
 import io
 
@@ -13,7 +13,7 @@ BACKGROUNDS = ["white", "black", "#4682dc", "#fadc50", "#e63c3c", "#ffc0cb"]
 
 
 def drawing(background: str, size: tuple[int, int] = (256, 256)) -> Image.Image:
-    """Flat shapes with hard edges, as on an emoji: the hardest thing to mark."""
+    """Flat shapes with hard edges, like an emoji. They are the hardest pictures to mark."""
     image = Image.new("RGB", size, background)
     draw = ImageDraw.Draw(image)
     draw.ellipse((40, 50, 200, 210), fill="#f4a93a", outline="#5c3b14", width=6)
@@ -40,38 +40,38 @@ def encoded(image: Image.Image, **options) -> Image.Image:
         {"format": "WEBP", "quality": 80},
     ],
 )
-def test_the_mark_survives_saving(background, options):
+def test_the_watermark_survives_saving(background, options):
     assert watermark.detect(encoded(watermark.embed(drawing(background)), **options)).marked
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
 @pytest.mark.parametrize("sampling", [Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
-def test_the_mark_survives_scaling_to_and_fro(background, sampling):
+def test_the_watermark_survives_scaling_down_and_up(background, sampling):
     small = watermark.embed(drawing(background)).resize((230, 230), sampling)
     assert watermark.detect(small.resize((256, 256), sampling)).marked
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_an_unmarked_picture_is_not_detected(background):
+def test_no_watermark_is_found_in_an_unmarked_picture(background):
     for image in (drawing(background), Image.new("RGB", (256, 256), background)):
         assert not watermark.detect(image).marked
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_the_mark_is_not_seen(background):
+def test_the_watermark_is_invisible(background):
     image = drawing(background)
     error = (np.asarray(image, float) - np.asarray(watermark.embed(image), float)) ** 2
     assert 10 * np.log10(255**2 / error.mean()) >= 36
 
 
 @pytest.mark.parametrize("size", [(256, 256), (257, 263), (64, 1024), (640, 384)])
-def test_any_size_of_enough_pixels_carries_the_mark(size):
+def test_a_picture_of_any_shape_with_enough_pixels_is_marked(size):
     marked = watermark.embed(Image.new("RGB", size, "white"))
     assert marked.size == size
     assert watermark.detect(marked).agreement > 0.99
 
 
-def test_a_small_picture_is_left_as_it_is_and_not_judged():
+def test_a_picture_that_is_too_small_is_neither_marked_nor_judged():
     image = drawing("white", (255, 256))
     assert not watermark.can_mark(image.size)
     assert watermark.embed(image) is image
@@ -79,13 +79,13 @@ def test_a_small_picture_is_left_as_it_is_and_not_judged():
         watermark.detect(image)
 
 
-def test_the_package_itself_reads_the_mark():
+def test_the_package_itself_reads_the_watermark():
     bgr = np.ascontiguousarray(np.asarray(watermark.embed(drawing("white")))[..., ::-1])
     found = WatermarkDecoder("bits", 1024).decode(bgr, "dwtDctSvd")
     assert np.mean([int(bit) == wanted for bit, wanted in zip(found, watermark.BITS, strict=True)]) > 0.99
 
 
-def test_the_odds_are_those_of_a_fair_coin():
+def test_random_pixels_agree_as_often_as_a_fair_coin():
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     agreement, chance = watermark.detect(Image.fromarray(noise))
     assert 0.25 < agreement < 0.75

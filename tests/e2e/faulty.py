@@ -1,4 +1,4 @@
-"""The Predictor with faults where a negative prompt asks for one: `fault STAGE KIND`, e.g. `fault decode memory`."""
+"""A Predictor that fails where a negative prompt says so: `fault STAGE KIND`, e.g. `fault decode memory`."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import predict
 from jsd import images, sampling
 
-STEP = 2  # the one that fails
+STEP = 2  # the step that fails
 
 
 def fail(kind: str) -> None:
@@ -31,7 +31,7 @@ def fail(kind: str) -> None:
 
 
 def check(stage: str, text: str) -> str:
-    """Fail if the text asks for it at this stage; the kind asked for."""
+    """Fail if `text` asks for a fault at this stage. Returns the kind of fault that it asks for."""
     word, _, rest = text.partition(" ")
     asked, _, kind = rest.partition(" ")
     if word == "fault" and asked == stage:
@@ -41,6 +41,7 @@ def check(stage: str, text: str) -> str:
 
 
 def wrap(module, name: str, before) -> None:
+    """Replace a function of a module by one that calls `before` with the same arguments first."""
     original = getattr(module, name)
 
     def wrapped(*arguments):
@@ -70,4 +71,4 @@ wrap(images, "save", lambda image, path, format, quality, metadata: check("write
 
 
 class Predictor(predict.Predictor):
-    """What the container serves, with those faults."""
+    """The Predictor of the container, with the faults above."""

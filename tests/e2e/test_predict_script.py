@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from jsd import images, model, sampling, vae
 from jsd.request import Request
-from tests.e2e.conftest import ROOT, WEIGHTS
+from tests.server import ROOT, WEIGHTS
 
 
 def run(*arguments: str, cwd) -> subprocess.CompletedProcess:
@@ -22,7 +22,7 @@ def run(*arguments: str, cwd) -> subprocess.CompletedProcess:
     )
 
 
-def test_it_writes_the_picture_where_it_was_called(tmp_path):
+def test_script_predict_writes_the_picture_into_the_current_folder(tmp_path):
     done = run(
         "-i", "prompt=猫の肖像画 油絵", "-i", "seed=1", "-i", "num_inference_steps=4", "-o", "out.png", cwd=tmp_path
     )
@@ -32,8 +32,8 @@ def test_it_writes_the_picture_where_it_was_called(tmp_path):
     assert "out.png: seed 1" in done.stdout
 
 
-def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
-    """Elsewhere it is the picture as the VAE renders it, but for the watermark."""
+def test_script_predict_repaints_only_the_white_part_of_a_mask(tmp_path):
+    """The rest is the picture as the autoencoder renders it, but for the watermark."""
     components = model.load(WEIGHTS)
     width = components.defaults.width
     photo = sampling.generate(components, Request("青い背景の城", seed=1)).images[0]
@@ -53,7 +53,7 @@ def test_only_the_white_part_of_a_picture_is_repainted(tmp_path):
     assert 10 * np.log10(255**2 / np.mean(error[~black] ** 2)) < 25
 
 
-def test_bad_input_is_told_with_exit_code_2(tmp_path):
+def test_script_predict_refuses_a_bad_input_with_exit_code_2(tmp_path):
     done = run("-i", "prompt=猫", "-i", "num_inference_steps=999", cwd=tmp_path)
     assert done.returncode == 2
     assert "num_inference_steps: 999 was given; 1 to 500 are allowed" in done.stderr

@@ -1,4 +1,4 @@
-"""The main job over real HTTP."""
+"""Text to image over real HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +8,8 @@ from PIL import Image
 
 from jsd import watermark
 from jsd.request import SCHEDULER_NAMES
-from tests.e2e.conftest import CAT, picture, told
+from tests.e2e.conftest import CAT, metadata_of
+from tests.server import picture
 
 INPUTS = [
     "prompt",
@@ -29,7 +30,7 @@ INPUTS = [
 ]
 
 
-def test_a_prompt_becomes_a_picture(server):
+def test_a_prompt_is_drawn(server):
     prediction = server.predict(prompt="富士山 水彩画", num_inference_steps=4)
     assert prediction["status"] == "succeeded"
     (uri,) = prediction["output"]
@@ -40,9 +41,9 @@ def test_a_prompt_becomes_a_picture(server):
     assert any(low < high for low, high in image.getextrema())
 
 
-def test_the_picture_and_the_answer_tell_how_it_was_made(server):
+def test_the_metadata_and_the_metrics_say_how_the_picture_was_made(server):
     prediction = server.predict(**CAT, guidance_scale=2.5, scheduler="DDIM", negative_prompt="白黒")
-    metadata, metrics = told(prediction), prediction["metrics"]
+    metadata, metrics = metadata_of(prediction), prediction["metrics"]
     assert metadata["prompt"] == CAT["prompt"]
     assert metadata["negative_prompt"] == "白黒"
     assert metadata["generated_by"].startswith("Japanese Stable Diffusion")
@@ -61,31 +62,31 @@ def test_the_picture_carries_the_watermark(server):
 
 
 @pytest.mark.parametrize(("name", "format", "mime"), [("jpg", "JPEG", "jpeg"), ("webp", "WEBP", "webp")])
-def test_other_formats(server, name, format, mime):
+def test_jpeg_and_webp_are_written_when_asked_for(server, name, format, mime):
     prediction = server.predict(**CAT, output_format=name, output_quality=95)
     assert prediction["output"][0].startswith(f"data:image/{mime};base64,")
     assert picture(prediction["output"][0]).format == format
-    assert told(prediction)["seed"] == 7
+    assert metadata_of(prediction)["seed"] == 7
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
-def test_every_scheduler_draws(server, scheduler):
+def test_every_scheduler_draws_a_picture(server, scheduler):
     (image,) = server.draw(**CAT | {"scheduler": scheduler})
     assert image.size == (256, 256)
 
 
-def test_the_same_seed_is_the_same_picture(server, cat):
+def test_the_same_seed_gives_the_same_picture(server, cat):
     assert server.draw(**CAT)[0].tobytes() == cat
     assert server.draw(**CAT | {"seed": 8})[0].tobytes() != cat
 
 
-def test_image_two_of_a_request_with_the_seed_before_is_the_same_picture(server, cat):
+def test_picture_i_of_a_request_is_the_picture_of_seed_plus_i(server, cat):
     prediction = server.predict(**CAT | {"seed": 6, "num_outputs": 2})
     assert prediction["metrics"]["seeds"] == [6, 7]
     first, second = (picture(uri) for uri in prediction["output"])
     assert_alike(second, cat)
     assert first.tobytes() != second.tobytes()
-    assert told(prediction, 1)["seed"] == 7
+    assert metadata_of(prediction, 1)["seed"] == 7
 
 
 MIXED = [
@@ -100,7 +101,7 @@ MIXED = [
 ]
 
 
-def test_eight_clients_of_every_kind_get_the_pictures_they_would_get_alone(server):
+def test_eight_different_clients_at_once_get_the_pictures_they_would_get_alone(server):
     alone = [server.draw(**inputs) for inputs in MIXED]
     with ThreadPoolExecutor(len(MIXED)) as clients:
         predictions = list(clients.map(lambda inputs: server.predict(**inputs), MIXED))
@@ -109,17 +110,11 @@ def test_eight_clients_of_every_kind_get_the_pictures_they_would_get_alone(serve
         assert len(drawn) == inputs.get("num_outputs", 1)
         for ours, theirs in zip(drawn, expected, strict=True):
             assert_alike(ours, theirs.tobytes())
-    # They were not served one after another.
+    # They were served together.
     assert max(prediction["metrics"]["batch_rows"] for prediction in predictions) > 6
 
 
-def test_the_same_seed_is_the_same_picture_after_a_restart(start, server, cat):
-    again = start()
-    assert again.draw(**CAT)[0].tobytes() == cat
-    again.stop()
-
-
-def test_without_a_seed_one_is_drawn_and_told(server):
+def test_without_a_seed_a_random_one_is_recorded(server):
     seeds = [server.predict(**CAT | {"seed": 0})["metrics"]["seeds"]]
     random = {name: value for name, value in CAT.items() if name != "seed"}
     seeds += [server.predict(**random)["metrics"]["seeds"] for _ in range(2)]
@@ -135,6 +130,6 @@ def test_the_schema_lists_every_input(server):
 
 
 def assert_alike(image: Image.Image, pixels: bytes) -> None:
-    """The same picture, PSNR 50 dB or more: other batch sizes may add floats in another order."""
+    """The same picture, with a PSNR of 50 dB or more. In another batch size floats may be added in another order."""
     error = np.subtract(np.frombuffer(image.tobytes(), np.uint8), np.frombuffer(pixels, np.uint8), dtype=float)
     assert np.mean(error**2) <= 255**2 / 10**5

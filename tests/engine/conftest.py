@@ -1,4 +1,4 @@
-"""What the tests of the engine share."""
+"""Requests, and helpers to stop and to watch an engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jsd.request import Request
 CAT = Request("猫", seed=1)
 TWELVE = replace(CAT, num_inference_steps=12)
 MANY = replace(CAT, num_inference_steps=40)
-SECONDS = 30  # longer than anything here takes, shorter than patience
+SECONDS = 30  # longer than any request takes here
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def engine(spied):
 
 
 def hold(engine):
-    """Stop the engine inside its next UNet call; returns the spy, whose `gate.set()` lets it go on."""
+    """Stop the engine inside its next UNet call. `gate.set()` of the spy that is returned lets it go on."""
     spy = engine.components.unet
     spy.gate.clear()
     spy.inside.clear()
@@ -31,12 +31,12 @@ def hold(engine):
 
 
 def alone(components, request):
-    """The first picture of a request served by itself."""
+    """The first picture of a request that is served without others."""
     return sampling.generate(components, request).images[0]
 
 
-def watch_decode(monkeypatch, log, before=lambda jobs: None):
-    """Note the name "decode" in `log` at every call of the VAE."""
+def watch_decode(monkeypatch, log, before=lambda x_0: None):
+    """Append ("decode", number of pictures) to `log` and call `before(latents)` whenever pictures are decoded."""
     original = sampling.decode
 
     def decode(components, x_0):

@@ -1,4 +1,4 @@
-"""Whoever leaves frees rows and places, and what is left of his work is not done."""
+"""A cancelled request frees its rows and its place in the queue, and the rest of its work is not done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold, watch
 from tests.fakes import psnr
 
 
-def test_a_full_queue_refuses_and_a_cancelled_place_is_free_again(spied):
+def test_a_full_queue_refuses_requests_until_one_is_cancelled(spied):
     with Engine(spied, max_batch_rows=2, max_queue=2) as engine:
         spy = hold(engine)
         futures = [engine.submit(MANY)]
@@ -34,7 +34,7 @@ def test_a_full_queue_refuses_and_a_cancelled_place_is_free_again(spied):
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_cancelled_job_frees_its_rows_by_the_next_tick(engine, components, step):
-    """Cancelled at each step, from within the tick, beside another job: that one's picture does not change."""
+    """It is cancelled during the tick of each step. The picture of the job beside it does not change."""
     spy = hold(engine)
     calls_when_cancelled = []
 
@@ -50,14 +50,14 @@ def test_a_cancelled_job_frees_its_rows_by_the_next_tick(engine, components, ste
     assert set(spy.calls[calls_when_cancelled[0] :]) == {2}
     with pytest.raises(CancelledError):
         victim.result(SECONDS)
-    assert wait([victim], SECONDS).done  # whoever waits is told
+    assert wait([victim], SECONDS).done  # waiters are notified
     assert engine.submit(CAT).result(SECONDS).images[0].tobytes() == alone(components, CAT).tobytes()
 
 
 def test_a_cancelled_coroutine_frees_its_rows(engine):
     spy = hold(engine)
 
-    async def ask_and_leave():
+    async def submit_and_cancel():
         task = asyncio.wrap_future(engine.submit(MANY))
         while not spy.inside.is_set():
             await asyncio.sleep(0.001)
@@ -65,13 +65,13 @@ def test_a_cancelled_coroutine_frees_its_rows(engine):
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(ask_and_leave())
+    asyncio.run(submit_and_cancel())
     spy.gate.set()
     engine.submit(CAT).result(SECONDS)
     assert len(spy.calls) == 1 + 4
 
 
-def test_a_job_cancelled_while_it_is_decoded_ends_there(engine, monkeypatch):
+def test_no_more_pictures_of_a_job_are_decoded_after_it_was_cancelled(engine, monkeypatch):
     log = []
     watch_decode(monkeypatch, log, before=lambda x_0: len(log) == 2 and victim.cancel())
     spy = hold(engine)
@@ -83,8 +83,8 @@ def test_a_job_cancelled_while_it_is_decoded_ends_there(engine, monkeypatch):
     assert len(log) == 2 + 1
 
 
-def test_one_cancelled_while_its_image_is_encoded_harms_nobody(engine, monkeypatch):
-    """With prompt_strength 0 it has no steps: it is done as soon as it is prepared."""
+def test_a_job_that_is_cancelled_while_its_image_is_encoded_does_no_harm(engine, monkeypatch):
+    """With prompt_strength 0 it has no steps, so it is finished as soon as it is prepared."""
     cancelled = []
     original = sampling.prepare
 
@@ -105,7 +105,7 @@ def test_one_cancelled_while_its_image_is_encoded_harms_nobody(engine, monkeypat
     assert len(engine.submit(CAT).result(SECONDS).images) == 1
 
 
-def test_what_was_cancelled_is_not_marked(engine, monkeypatch):
+def test_a_cancelled_job_gets_no_watermark(engine, monkeypatch):
     sealed, go_on = [], threading.Event()
     original = sampling.seal
 

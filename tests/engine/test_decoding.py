@@ -1,4 +1,4 @@
-"""Pictures are decoded between the ticks, and marked beside them."""
+"""Pictures are decoded between the ticks. They get their watermark on another thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_ticks_go_on_between_the_pictures_of_a_large_request(engine, monkeypatch
     assert {size for kind, size in log if kind == "decode"} == {1}
 
 
-def test_pictures_are_decoded_together_where_that_is_allowed(spied, components, monkeypatch):
+def test_several_pictures_are_decoded_in_one_call_if_the_engine_may(spied, components, monkeypatch):
     log = []
     watch_decode(monkeypatch, log)
     with Engine(spied, decode_batch=4) as engine:
@@ -58,7 +58,7 @@ def test_pictures_are_decoded_in_the_order_their_requests_came(engine):
     assert ended == [0, 1, 2, 3]
 
 
-def test_nobody_is_let_in_while_too_many_pictures_wait_for_their_decoding(spied, monkeypatch):
+def test_no_request_is_admitted_while_too_many_pictures_wait_for_decoding(spied, monkeypatch):
     backlog = []
     with Engine(spied, max_batch_rows=8, max_queue=200) as engine:
         watch_decode(monkeypatch, [], lambda x_0: backlog.append(engine.undecoded))
@@ -69,7 +69,7 @@ def test_nobody_is_let_in_while_too_many_pictures_wait_for_their_decoding(spied,
 
 
 @pytest.mark.parametrize("decode_batch", [1, 4])
-def test_a_picture_that_can_not_be_decoded_fails_its_own_request(spied, components, monkeypatch, decode_batch):
+def test_a_picture_that_can_not_be_decoded_fails_only_its_own_request(spied, components, monkeypatch, decode_batch):
     bad_request = replace(CAT, seed=2)
     bad = sampling.prepare(components, bad_request)
     while not bad.finished:
@@ -89,7 +89,7 @@ def test_a_picture_that_can_not_be_decoded_fails_its_own_request(spied, componen
         assert [len(futures[i].result(SECONDS).images) for i in (0, 2)] == [1, 1]
 
 
-def test_decoding_in_halves_when_the_memory_is_short(spied, monkeypatch):
+def test_fewer_pictures_are_decoded_in_one_call_when_memory_is_short(spied, monkeypatch):
     log = []
 
     def before(x_0):
@@ -99,10 +99,10 @@ def test_decoding_in_halves_when_the_memory_is_short(spied, monkeypatch):
     watch_decode(monkeypatch, log, before)
     with Engine(spied, decode_batch=8) as engine:
         assert len(engine.submit(replace(CAT, num_outputs=4)).result(SECONDS).images) == 4
-    assert [size for _, size in log] == [4, 4, 2, 2]  # 8, 4, 2 are tried for 4 pictures, then 2 are left
+    assert [size for _, size in log] == [4, 4, 2, 2]  # for 4 pictures, calls of 8, 4 and 2 are tried; then 2 are left
 
 
-def test_marking_does_not_hold_up_the_ticks(engine, monkeypatch):
+def test_ticks_go_on_while_a_watermark_is_written(engine, monkeypatch):
     sealing, go_on = threading.Event(), threading.Event()
     original = sampling.seal
 

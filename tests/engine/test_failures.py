@@ -1,4 +1,4 @@
-"""A request that fails does so alone, and calls that do not fit the memory are split."""
+"""A failing request fails alone. A call that does not fit into memory is split."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.engine.conftest import CAT, MANY, SECONDS, TWELVE, alone, hold
 from tests.fakes import psnr
 
 
-def test_a_bad_request_fails_when_submitted(engine):
+def test_a_bad_request_is_refused_when_it_is_submitted(engine):
     with pytest.raises(InputError, match="width"):
         engine.submit(replace(CAT, width=72))
     assert engine.components.unet.calls == []
 
 
-def test_only_the_guilty_job_of_a_shared_call_fails(engine, components):
+def test_only_the_job_that_breaks_a_shared_call_fails(engine, components):
     guilty_request = replace(CAT, seed=2)
     x_start = sampling.prepare(components, guilty_request).x_t[0]
     spy = hold(engine)
@@ -32,13 +32,13 @@ def test_only_the_guilty_job_of_a_shared_call_fails(engine, components):
     spy.gate.set()
     with pytest.raises(RuntimeError, match="broken on purpose"):
         guilty.result(SECONDS)
-    assert 6 in spy.calls  # they did share the call that broke
+    assert 6 in spy.calls  # all three shared the call that broke
     for future, request in ((first, MANY), (innocent, TWELVE)):
         assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
 
 
 @pytest.mark.parametrize("stage", ["prepare", "advance", "judge", "seal"])
-def test_a_failure_of_one_jobs_own_is_its_own(engine, monkeypatch, stage):
+def test_a_failure_in_one_stage_fails_only_its_own_request(engine, monkeypatch, stage):
     original = getattr(sampling, stage)
 
     def fail(*args):
@@ -57,7 +57,7 @@ def test_a_failure_of_one_jobs_own_is_its_own(engine, monkeypatch, stage):
     assert len(engine.submit(CAT).result(SECONDS).images) == 1
 
 
-def test_a_progress_callback_that_fails_fails_its_own_request(engine):
+def test_an_error_of_a_progress_callback_fails_only_its_own_request(engine):
     def fail(done, total):
         raise OSError("the log is gone")
 
@@ -68,7 +68,7 @@ def test_a_progress_callback_that_fails_fails_its_own_request(engine):
 
 @pytest.mark.parametrize("fits", [8, 4, 2, 1])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_what_does_not_fit_the_memory_is_split(engine, components, fits, error):
+def test_a_call_that_does_not_fit_into_memory_is_split(engine, components, fits, error):
     spy = engine.components.unet
 
     def broken(x):
@@ -86,7 +86,7 @@ def test_what_does_not_fit_the_memory_is_split(engine, components, fits, error):
     assert max(size for size in spy.calls if size <= fits) == fits
 
 
-def test_what_does_not_fit_even_alone_fails_and_says_so(engine):
+def test_a_request_that_does_not_fit_alone_fails_and_says_what_to_do(engine):
     spy = engine.components.unet
 
     def broken(x):
@@ -101,7 +101,7 @@ def test_what_does_not_fit_even_alone_fails_and_says_so(engine):
     assert len(small.result(SECONDS).images) == 1
 
 
-def test_what_did_not_fit_once_is_not_tried_at_every_step(engine):
+def test_a_size_that_did_not_fit_is_not_tried_again_at_every_step(engine):
     spy = engine.components.unet
 
     def broken(x):
@@ -114,7 +114,7 @@ def test_what_did_not_fit_once_is_not_tried_at_every_step(engine):
     assert [size for size in spy.calls if size > 2] == [4]
 
 
-def test_what_a_failed_call_held_is_let_go_before_the_next(engine):
+def test_the_tensors_of_a_failed_call_are_released_before_the_next_call(engine):
     spy, held = engine.components.unet, []
 
     def broken(x):

@@ -1,4 +1,4 @@
-"""An engine from its loading to its end, wanted or not: nobody is left waiting."""
+"""An engine from its start to its end. No request waits for ever, however the engine ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from jsd import device, sampling
 from jsd.engine import Engine
 from jsd.errors import EngineLostError, WeightsError
+from jsd.request import Request
 from tests.engine.conftest import CAT, MANY, SECONDS, hold
 
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure")
@@ -36,7 +37,7 @@ def test_the_model_is_loaded_by_the_thread_that_runs_it(components):
         assert len(engine.submit(CAT).result(SECONDS).images) == 1
 
 
-def test_what_loading_raises_is_raised():
+def test_an_error_of_the_loading_is_raised():
     def load():
         raise WeightsError("unet: altered")
 
@@ -44,7 +45,7 @@ def test_what_loading_raises_is_raised():
         Engine(load)
 
 
-def test_closing_leaves_nobody_waiting(spied):
+def test_closing_cancels_every_request(spied):
     engine = Engine(spied, max_batch_rows=2)
     spy = hold(engine)
     futures = [engine.submit(MANY), engine.submit(CAT)]
@@ -58,8 +59,8 @@ def test_closing_leaves_nobody_waiting(spied):
 
 
 @pytest.mark.parametrize("stage", ["prepare", "predict", "decode_next", "judge"])
-def test_a_lost_device_ends_everybody_and_is_told(spied, monkeypatch, stage):
-    told = []
+def test_a_lost_device_fails_every_request_and_is_reported(spied, monkeypatch, stage):
+    reported = []
     original = getattr(sampling, stage)
 
     def fail(*args):
@@ -69,7 +70,7 @@ def test_a_lost_device_ends_everybody_and_is_told(spied, monkeypatch, stage):
         return original(*args)
 
     monkeypatch.setattr(sampling, stage, fail)
-    engine = Engine(spied, max_batch_rows=4, on_lost=told.append)
+    engine = Engine(spied, max_batch_rows=4, on_lost=reported.append)
     spy = hold(engine)
     requests = [replace(MANY, seed=1), replace(CAT, seed=666), replace(CAT, seed=3)]
     futures = [engine.submit(request) for request in requests]
@@ -78,21 +79,30 @@ def test_a_lost_device_ends_everybody_and_is_told(spied, monkeypatch, stage):
         with pytest.raises(EngineLostError, match="unspecified launch failure.*started again"):
             future.result(SECONDS)
     engine.close()
-    assert told == [LOST]
+    assert reported == [LOST]
     assert engine.lost is LOST
     with pytest.raises(EngineLostError):
         engine.submit(CAT)
 
 
-def test_a_defect_of_the_loop_leaves_nobody_waiting(spied, monkeypatch):
-    told = []
-    engine = Engine(spied, on_lost=told.append)
+class Defective(Request):
+    """A request that breaks the engine's loop itself, because its number of rows can't be computed."""
+
+    @property
+    def rows(self) -> int:
+        raise ZeroDivisionError("no rows")
+
+
+def test_a_defect_of_the_loop_fails_every_request_and_is_reported(spied):
+    reported = []
+    engine = Engine(spied, on_lost=reported.append)
     spy = hold(engine)
-    future = engine.submit(MANY)
+    futures = [engine.submit(MANY)]
     assert spy.inside.wait(SECONDS)
-    monkeypatch.setattr(engine, "_next_group", lambda: 1 / 0)
+    futures += [engine.submit(Defective("猫")), engine.submit(CAT)]
     spy.gate.set()
-    with pytest.raises(EngineLostError, match="division by zero"):
-        future.result(SECONDS)
+    for future in futures:
+        with pytest.raises(EngineLostError, match="no rows"):
+            future.result(SECONDS)
     engine.close()
-    assert [type(error) for error in told] == [ZeroDivisionError]
+    assert [type(error) for error in reported] == [ZeroDivisionError]

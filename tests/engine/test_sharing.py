@@ -1,4 +1,4 @@
-"""Many requests, one UNet: together where they fit the limit, in the order they came, each as if alone."""
+"""Many requests share one UNet, within its limit and in the order they came. Each is drawn as if it were alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.engine.conftest import CAT, MANY, SECONDS, alone, hold
 from tests.fakes import psnr
 
 
-def test_a_request_becomes_the_picture_it_becomes_alone(engine, components):
+def test_the_engine_draws_the_same_picture_as_generate(engine, components):
     result = engine.submit(CAT).result(SECONDS)
     assert result.images[0].tobytes() == alone(components, CAT).tobytes()
     assert result.request == CAT.resolve(components.defaults)
 
 
-def test_requests_share_unet_calls_and_draw_as_alone(engine, components):
+def test_requests_share_unet_calls_and_draw_as_if_alone(engine, components):
     spy = hold(engine)
     requests = [
         replace(CAT, seed=i, prompt=f"猫 {i}", scheduler=name, num_inference_steps=4 + i)
@@ -29,13 +29,13 @@ def test_requests_share_unet_calls_and_draw_as_alone(engine, components):
     futures = [first, *(engine.submit(request) for request in requests[1:])]
     spy.gate.set()
     results = [future.result(SECONDS) for future in futures]
-    assert max(spy.calls) == 8  # the three that came during the first call joined at the next
+    assert max(spy.calls) == 8  # the three requests that came during the first call joined the second
     assert sum(spy.calls) == 2 * (4 + 5 + 6 + 8)  # PNDM takes one call more than its 7 steps
     for request, result in zip(requests, results, strict=True):
         assert psnr(result.images[0], alone(components, request)) >= 50
 
 
-def test_jobs_of_every_scheduler_draw_together_as_alone(spied, components):
+def test_jobs_of_every_scheduler_share_one_unet_call(spied, components):
     requests = [
         replace(CAT, seed=i, prompt=f"猫 {i}", scheduler=name, num_inference_steps=3 + i % 4)
         for i, name in enumerate(SCHEDULER_NAMES)
@@ -59,8 +59,7 @@ def test_no_call_is_larger_than_the_limit(engine):
     assert max(engine.components.unet.calls) == 8
 
 
-def test_what_does_not_fit_waits_its_turn(spied):
-    """In the order they came: the small third does not overtake the large second."""
+def test_a_small_request_does_not_overtake_a_large_one(spied):
     with Engine(spied, max_batch_rows=4) as engine:
         hold(engine)
         order = []
@@ -72,7 +71,7 @@ def test_what_does_not_fit_waits_its_turn(spied):
     assert order == [2] * 4 + [3] * 4 + [1] * 4
 
 
-def test_sizes_take_turns(engine):
+def test_jobs_of_different_sizes_take_turns(engine):
     done = []
     tall = replace(MANY, height=128)
     futures = [
@@ -85,7 +84,7 @@ def test_sizes_take_turns(engine):
     assert len(together) > 40
 
 
-def test_a_large_picture_takes_the_rows_of_as_many_small_ones(spied):
+def test_a_large_picture_counts_as_several_rows(spied):
     with Engine(spied, max_batch_rows=8) as engine:
         spy = hold(engine)
         futures = [engine.submit(CAT)]
@@ -96,17 +95,17 @@ def test_a_large_picture_takes_the_rows_of_as_many_small_ones(spied):
     assert max(size for size in spy.calls) == 2
 
 
-def test_a_result_tells_how_full_its_calls_were(engine):
+def test_a_result_says_how_many_rows_its_calls_had_on_average(engine):
     spy = hold(engine)
     futures = [engine.submit(CAT)]
     assert spy.inside.wait(SECONDS)
     futures.append(engine.submit(replace(CAT, seed=2)))
     spy.gate.set()
-    # Of four steps the first ran alone, and the last of the other one too.
+    # The first step of the first job ran alone, and the last step of the second job too.
     assert [future.result(SECONDS).batch_rows for future in futures] == [(2 + 3 * 4) / 4, (3 * 4 + 2) / 4]
 
 
-def test_progress_and_queue_time_are_told(engine):
+def test_progress_and_queue_time_are_reported(engine):
     spy = hold(engine)
     first, seen = engine.submit(replace(CAT, num_outputs=4)), []
     assert spy.inside.wait(SECONDS)

@@ -1,0 +1,97 @@
+"""The inputs that predict.py declares to Cog: limits, choices and defaults are those of `jsd.request`."""
+
+import ast
+import importlib.util
+import inspect
+import json
+
+import pytest
+
+import predict
+from jsd import cli, request
+from tests.server import ROOT
+
+
+@pytest.fixture(scope="module")
+def schema():
+    """The module script/schema.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("schema", ROOT / "script" / "schema.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def declared(schema):
+    """The schema of each input by its name, and the choices of all inputs with choices as `choices`."""
+    schemas = schema.input_schemas(predict.Predictor.predict)
+    return schemas["Input"]["properties"] | {"choices": {name: s["enum"] for name, s in schemas.items() if "enum" in s}}
+
+
+def defaults() -> dict:
+    parameters = inspect.signature(predict.Predictor.predict).parameters
+    return {name: parameter.default.default for name, parameter in parameters.items() if name != "self"}
+
+
+def test_the_limits_are_those_of_a_request(declared):
+    limits = {
+        name: (declared[name].get("minimum"), declared[name].get("maximum")) for name in declared if name != "choices"
+    }
+    size = (request.MIN_SIZE, request.MAX_SIZE)
+    assert limits == {
+        "prompt": (None, None),
+        "negative_prompt": (None, None),
+        "image": (None, None),
+        "mask": (None, None),
+        "prompt_strength": (0, 1),
+        "width": size,
+        "height": size,
+        "num_outputs": (1, request.MAX_OUTPUTS),
+        "num_inference_steps": (1, request.MAX_STEPS),
+        "steps": (1, request.MAX_STEPS),
+        "guidance_scale": (request.MIN_GUIDANCE, request.MAX_GUIDANCE),
+        "scheduler": (None, None),
+        "seed": (0, request.MAX_SEED),
+        "output_format": (None, None),
+        "output_quality": (1, 100),
+    }
+    assert (declared["prompt"]["minLength"], declared["prompt"]["maxLength"]) == (1, request.MAX_PROMPT)
+    assert declared["negative_prompt"]["maxLength"] == request.MAX_PROMPT
+
+
+def test_the_choices_and_defaults_are_those_of_a_request(declared):
+    assert declared["choices"] == {
+        "scheduler": list(request.SCHEDULER_NAMES),
+        "output_format": list(request.OUTPUT_FORMATS),
+    }
+    own = request.Request(cli.PROMPT)
+    for name, value in defaults().items():
+        if name != "steps":
+            assert value == getattr(own, name), name
+
+
+def test_every_input_is_declared_with_literals():
+    """Cog reads the inputs from the text of the file. For a name or an expression it would silently lose a limit."""
+    tree = ast.parse((ROOT / "predict.py").read_text(encoding="utf-8"))
+    function = next(node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef))
+    assert function.name == "predict"
+    assert len(function.args.defaults) == len(function.args.args) - 1
+    for call in function.args.defaults:
+        assert ast.unparse(call.func) == "Input"
+        for keyword in call.keywords:
+            ast.literal_eval(keyword.value)
+    (decorator,) = function.decorator_list
+    assert ast.unparse(decorator) == f"cog.concurrent(max={predict.Predictor.predict.__cog_concurrent_max__})"
+
+
+def test_the_server_has_as_many_slots_as_predict_allows():
+    slots = predict.Predictor.predict.__cog_concurrent_max__
+    assert f"COG_MAX_CONCURRENCY:-{slots}}}" in (ROOT / "script" / "serve").read_text()
+
+
+def test_the_schema_file_lists_every_input(schema, tmp_path):
+    path = tmp_path / ".cog" / "openapi_schema.json"
+    schema.write(path, schema.document(predict.Predictor.predict))
+    assert [file.name for file in path.parent.iterdir()] == ["openapi_schema.json"]
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert list(document["components"]["schemas"]["Input"]["properties"]) == list(defaults())

@@ -1,0 +1,111 @@
+"""The settings in the environment are followed, and a wrong one is refused by name."""
+
+import subprocess
+import sys
+
+import pytest
+from diffusers import UNet2DConditionModel
+
+from jsd import settings
+from jsd.errors import SettingError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def _environment(tiny_folder, monkeypatch):
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
+    monkeypatch.setenv("JSD_DEVICE", "cpu")
+
+
+@pytest.mark.parametrize("load", [settings.load_components, settings.make_engine])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("JSD_DEVICE", "toaster", "JSD_DEVICE: 'toaster' can't be used"),
+        ("JSD_DTYPE", "int8", "JSD_DTYPE: 'int8' was given; allowed are fp16, bf16, fp32"),
+        ("JSD_SAFETY_CHECKER", "no", "JSD_SAFETY_CHECKER: 'no' was given; allowed are on, off"),
+        ("JSD_MAX_BATCH", "many", "JSD_MAX_BATCH: 'many' was given; a number of UNet rows, 1 or more, is wanted"),
+        ("JSD_MAX_BATCH", "0", "JSD_MAX_BATCH: '0' was given"),
+        ("JSD_MAX_BATCH", "9" * 5000, "JSD_MAX_BATCH: '9999"),
+        ("JSD_COMPILE", "yes", "JSD_COMPILE: 'yes' was given; allowed are on, 1, off, 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(monkeypatch, load, name, value, message):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError, match=message):
+        load()
+
+
+@pytest.mark.parametrize("load", [settings.load_components, settings.make_engine])
+def test_a_missing_model_folder_is_named(monkeypatch, load):
+    monkeypatch.setenv("JSD_WEIGHTS", "/nowhere/at/all")
+    with pytest.raises(WeightsError, match="/nowhere/at/all: no such folder"):
+        load()
+
+
+def test_the_largest_batch_is_a_setting(monkeypatch):
+    monkeypatch.setenv("JSD_MAX_BATCH", "3")
+    with settings.make_engine() as engine:
+        assert engine.max_batch_rows == 3
+
+
+@pytest.mark.parametrize(("value", "compiled"), [("1", True), ("on", True), ("0", False), ("", False)])
+def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsys, value, compiled):
+    """Compiling itself takes too long for a test. The UNet is called afterwards, so that no request waits for it."""
+    asked = []
+    monkeypatch.setattr(UNet2DConditionModel, "compile_repeated_blocks", lambda unet, **how: asked.append(how))
+    monkeypatch.setenv("JSD_COMPILE", value)
+    components = settings.load_components()
+    assert asked == ([{"dynamic": True}] if compiled else [])
+    assert capsys.readouterr().out.rstrip().endswith(", compiled") == compiled
+    assert components.name == "tiny"
+
+
+@pytest.mark.parametrize("checker", ["on", "off"])
+def test_the_log_says_which_model_is_used_and_how(monkeypatch, capsys, tiny_folder, checker):
+    monkeypatch.setenv("JSD_SAFETY_CHECKER", checker)
+    components = settings.load_components()
+    assert capsys.readouterr().out == f"weights {tiny_folder} (tiny), device cpu, fp32, safety checker {checker}\n"
+    assert (components.safety_checker is not None) == (checker == "on")
+
+
+def run_python(script: str) -> list[str]:
+    """The words that a script prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def test_the_cycle_collector_rests_inside_the_block_and_not_after_it():
+    script = """
+import gc
+from jsd.settings import without_collector
+with without_collector():
+    print(gc.isenabled())
+    kept = [[] for _ in range(10000)]
+print(gc.isenabled(), gc.get_freeze_count() > 10000)
+"""
+    assert run_python(script) == ["False", "True", "True"]
+
+
+def test_an_error_in_the_block_switches_the_collector_on_and_exempts_nothing():
+    script = """
+import gc
+from jsd.settings import without_collector
+try:
+    with without_collector():
+        raise KeyError
+except KeyError:
+    print(gc.isenabled(), gc.get_freeze_count() == 0)
+"""
+    assert run_python(script) == ["True", "True"]
+
+
+def test_a_collector_that_was_off_stays_off():
+    script = """
+import gc
+from jsd.settings import without_collector
+gc.disable()
+with without_collector():
+    pass
+print(gc.isenabled())
+"""
+    assert run_python(script) == ["False"]
