@@ -92,9 +92,13 @@ def _make_parser() -> argparse.ArgumentParser:
         train.add_parser(name, help=text, module=module, extra="train")
     # Other packages add commands by entry points: the name is the command, the value its module.
     for entry in entry_points(group="jsd.train.commands"):
-        train.add_parser(entry.name, help="see its --help", module=entry.value, extra="train")
+        train.add_parser(
+            entry.name, help=f"see python -m jsd train {entry.name} --help", module=entry.value, extra="train"
+        )
     for entry in entry_points(group="jsd.commands"):
-        commands.add_parser(entry.name, help="see its --help", module=entry.value, extra=entry.name)
+        commands.add_parser(
+            entry.name, help=f"see python -m jsd {entry.name} --help", module=entry.value, extra=entry.name
+        )
     return parser
 
 
