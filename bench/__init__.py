@@ -1,6 +1,6 @@
-"""Benchmarks. `script/bench --help` lists them, and docs/speed.md has the results.
+"""Benchmarks: `script/bench --help` lists them. docs/ has the results (speed.md, sampling.md, watermark.md).
 
-Every comparison runs ours and a peer in turn, with the same weights, prompts and seeds.
+A comparison runs our code and a peer (code around stock diffusers) in turn, with the same weights, prompts or pictures.
 """
 
 from argparse import ArgumentParser
@@ -29,7 +29,7 @@ def add_weights(parser: ArgumentParser) -> None:
 
 
 def shared_guidance(folder: Path) -> float:
-    """The guidance scale in a model folder's defaults. Raises `WeightsError` if stock diffusers can't guide like it."""
+    """Return a model folder's default guidance scale. Raises `WeightsError` if it guides at some noise levels only."""
     defaults = read_json(folder / MANIFEST)["defaults"]
     if "guidance_interval" in defaults:
         raise WeightsError(f"{folder}: its defaults have a guidance_interval, which stock diffusers can't follow")
@@ -37,14 +37,14 @@ def shared_guidance(folder: Path) -> float:
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """A table in Markdown, from dicts with the same keys. Floats are shares, and shown as percentages."""
+    """Return a Markdown table of dicts with the same keys, one row each. Floats are shares, shown as percentages."""
     cells = [[f"{value:.1%}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in [list(rows[0]), *cells]]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def plot(file: Path, style: str, xlabel: str, charts: dict[str, dict[str, tuple[Sequence, Sequence]]]) -> None:
-    """Draw charts side by side: title -> label of a curve -> (x, y). The x axes are logarithmic."""
+    """Draw charts side by side into an image file: title -> label of a curve -> (x, y). The x axes are logarithmic."""
     from matplotlib.figure import Figure
 
     figure = Figure((5 * len(charts), 4), layout="constrained")

@@ -1,7 +1,7 @@
 """The command line, `script/bench [NAME] [...]`.
 
-Every module named here has `add_arguments(parser)`, and `run(arguments)`, which returns figures. The last line of the
-output is these figures as JSON. Ratios are ours / theirs.
+Every name in BENCHMARKS is a module of this package with `add_arguments(parser)` and `run(arguments)`, which returns
+figures as a dict. The last line of the output is these figures as JSON. Ratios are ours / theirs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BENCHMARKS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one benchmark. Returns the exit code: 0, or 2 for a mistake of the user."""
+    """Run the benchmark that `argv` names, "all" by default, and print its figures. Returns 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="script/bench", description="Benchmarks; docs/speed.md has the results.")
     names = parser.add_subparsers(metavar="NAME", required=True, parser_class=CommandParser)
     for name, text in BENCHMARKS.items():

@@ -1,4 +1,4 @@
-"""`one`, then `load`, and with --fullsize two steps at Stable Diffusion's size."""
+"""Run the benchmarks `one` and `load`. With --fullsize, also draw two steps with a model of Stable Diffusion's size."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

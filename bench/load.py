@@ -1,4 +1,4 @@
-"""Many clients at once over HTTP: our predictor and the peer (`bench.peer`), each behind Cog's own server.
+"""Many clients at once over HTTP: our predictor and one with stock diffusers (`bench.peer`), both behind Cog's server.
 
 In front of each server is a queue, like the one in front of Replicate's containers: it hands over a request as soon as
 the server has a slot, in the order of arrival. The latency includes the time in this queue.
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> dict[str, float]:
-    """Pictures per second, and the 95th percentile of latency, by the number of clients."""
+    """Measure, print and plot. Returns ratios ours / stock: "throughput_N" and "p95_N" (latency) with N clients."""
     rows, ratios = load(arguments.weights, arguments.rounds), {}
     print(f"{'clients':>8}{'':8}{'per second':>12}{'p50 s':>8}{'p95 s':>8}")
     for (clients, name), (rate, p50, p95) in rows.items():
@@ -52,9 +52,9 @@ def run(arguments: Namespace) -> dict[str, float]:
 
 
 def load(weights: Path, rounds: int) -> dict[tuple[int, str], tuple[float, float, float]]:
-    """Let clients ask both servers, in turn.
+    """Send requests to both servers, which take turns, from each number of clients in CLIENTS.
 
-    Returns pictures per second, and the median and the 95th percentile of latency, by (number of clients, server).
+    Returns, by (number of clients, server): pictures per second, median and 95th percentile of latency in seconds.
     """
     settings = {"guidance_scale": shared_guidance(weights), **EQUAL}
     rows = {}
@@ -74,10 +74,10 @@ def load(weights: Path, rounds: int) -> dict[tuple[int, str], tuple[float, float
 
 
 class Contender:
-    """A predictor behind Cog's server, and the queue in front of it. `settings` are inputs of every request.
+    """A Cog server with the predictor in `file`, and the queue in front of it. Every request has the inputs `settings`.
 
-    The server runs in a folder of its own, because Cog would check inputs by any schema that it finds, and until the
-    end of `stack`.
+    The server runs until `stack` is closed. Its working directory is a new one, because Cog would check inputs by any
+    schema that it finds there.
     """
 
     def __init__(self, stack: contextlib.ExitStack, file: str, slots: int, weights: Path, settings: dict[str, object]):
@@ -99,7 +99,7 @@ class Contender:
         self._slots = ThreadPoolExecutor(slots)  # takes requests in the order of arrival
 
     def draw(self, number: int) -> float:
-        """Ask for picture `number`. Returns the seconds until it is here."""
+        """Request a picture. `number` chooses its prompt and seed. Returns the latency in seconds, queue included."""
         began = time.perf_counter()
         inputs = {"prompt": PROMPTS[number % len(PROMPTS)], "seed": number, **self.settings}
         prediction = self._slots.submit(self.server.ask, inputs).result()
@@ -108,7 +108,7 @@ class Contender:
         return time.perf_counter() - began
 
     def load(self, clients: int, each: int) -> tuple[float, list[float]]:
-        """Let `clients` ask for `each` pictures, one after another. Returns pictures per second, and all latencies."""
+        """Let `clients` clients request `each` pictures in sequence. Returns pictures per second, and all latencies."""
 
         def client(number: int) -> list[float]:
             time.sleep(number * STAGGER)

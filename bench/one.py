@@ -1,6 +1,6 @@
-"""One request at a time, beside stock diffusers: latency, start, memory, and the UNet's arithmetic rate.
+"""Compare ours with stock diffusers, one request at a time: latency, start and memory, as ratios ours / theirs.
 
-Below 1 is better, except for `gemm_share`, the UNet's rate as a share of the rate of a large matrix product.
+`setup` is our start / the least possible one. `gemm_share` is the UNet's FLOP rate / that of a large matrix product.
 """
 
 import statistics
@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> dict[str, float]:
 
 
 def latency(folder: Path, guidance: float, pairs: int) -> dict[str, float]:
-    """Medians of pairs: both at equal settings, and ours at its defaults beside stock as in 2022."""
+    """Return median ratios of seconds, ours / stock: both at the EQUAL settings, and our defaults / 50 K_LMS steps."""
     import torch
     from diffusers import LMSDiscreteScheduler, StableDiffusionPipeline
 
@@ -75,7 +75,7 @@ def latency(folder: Path, guidance: float, pairs: int) -> dict[str, float]:
 
 
 def gemm_share(folder: Path, rows: int = 2) -> float:
-    """The UNet's operations per second, as a share of those of a product of large matrices in the same process."""
+    """Return the UNet's FLOP rate as a share of that of a large matrix product in the same process."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -98,7 +98,7 @@ def gemm_share(folder: Path, rows: int = 2) -> float:
 
 
 def in_turn(contenders: dict[str, Callable[[int], Any]], rounds: int, what: str) -> dict[str, list[float]]:
-    """The seconds of every call in `rounds` rounds. A first round, the warm-up, is left out."""
+    """Call all contenders once a round, after a warm-up round. Returns the seconds of the calls, by contender."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in tqdm(range(rounds + 1), what):
         for name, call in contenders.items():

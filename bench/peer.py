@@ -1,4 +1,4 @@
-"""The peer of `script/bench`: the predictor most people would write around stock diffusers, one request at a time."""
+"""The peer of `script/bench`: a Cog predictor as most people would write it around stock diffusers. No batching."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, LMSDiscreteScheduler, StableDiffusionPipeli
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
-        """Load the model in JSD_WEIGHTS."""
+        """Load the model folder that the environment variable JSD_WEIGHTS names."""
         self.pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
         self.pipeline.set_progress_bar_config(disable=True)
         config = self.pipeline.scheduler.config
@@ -26,7 +26,7 @@ class Predictor(BasePredictor):
         scheduler: str = Input(default="K_LMS", choices=["DDIM", "K_LMS"]),
         seed: int = Input(default=0, ge=0),
     ) -> Path:
-        """Draw the prompt."""
+        """Draw one picture of the prompt. Returns its PNG file."""
         self.pipeline.scheduler = self.samplers[scheduler]
         settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         image = self.pipeline(prompt, **settings, generator=torch.Generator().manual_seed(seed)).images[0]

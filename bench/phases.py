@@ -1,4 +1,4 @@
-"""Work that is measured in a process of its own: the seconds until it is done, and the peak of its memory."""
+"""Measure seconds and peak memory of a piece of work (a start, a drawing), each time in a new process."""
 
 import os
 import statistics
@@ -14,10 +14,10 @@ from bench import PROMPTS, ROOT
 
 
 def measure(names: Sequence[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Run functions of this module for a model folder, in turn. Returns the median seconds and largest peaks, bytes.
+    """Run functions of this module in turn, in new processes. Returns the median "seconds" and largest "peak" of each.
 
-    Every other round runs in reverse order, because on a virtual machine it costs less to get memory that another
-    process has just returned.
+    They use the model in `folder`. A peak is in bytes. Every other round runs in reverse order, because on a virtual
+    machine it costs less to get memory that another process has just returned.
     """
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for i in tqdm(range(rounds), ", ".join(names)):
@@ -34,7 +34,7 @@ def measure(names: Sequence[str], folder: Path, rounds: int) -> dict[str, dict[s
 
 
 def run(command: Sequence[str | Path], folder: Path) -> dict[str, float]:
-    """Run a command with JSD_WEIGHTS=folder. Returns its seconds and its peak memory. Raises CalledProcessError.
+    """Run a command with JSD_WEIGHTS=folder. Returns "seconds" and "peak" memory in bytes. Raises CalledProcessError.
 
     On Linux the peak is at least that of this process so far, so call this before models are loaded here.
     """
@@ -49,12 +49,12 @@ def run(command: Sequence[str | Path], folder: Path) -> dict[str, float]:
 
 
 def ratio(found: dict[str, dict[str, float]], what: str, name: str, other: str) -> float:
-    """The seconds or the peak (`what`) of one piece of work as a multiple of another's."""
+    """Return the "seconds" or "peak" (`what`) of `name` / those of `other`. `found` is what `measure` returned."""
     return round(found[name][what] / found[other][what], 3)
 
 
 def start_ours() -> None:
-    """Do all that the container does until it is ready."""
+    """Start like the container: run the `setup` of our Cog predictor, until it is ready."""
     import predict
 
     predict.Predictor().setup()
@@ -67,7 +67,7 @@ def start_stock() -> None:
 
 
 def start_floor() -> None:
-    """Import the libraries, and read every byte of the weights once."""
+    """Do the least that a start can do: import the libraries, and read every byte of the weights once."""
     import jsd.model
     import jsd.schedulers
     import jsd.watermark

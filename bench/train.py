@@ -1,9 +1,9 @@
-"""How many pictures per second the training loop takes in, beside the loop of diffusers' text-to-image example.
+"""How many pictures per second our training loop takes in, compared with the loop of diffusers' text-to-image example.
 
-Both train the UNet of the same folder on the same pictures, from picture files to optimizer step, in turn, with the
-same precision, EMA and gradient clipping. Ours is `python -m jsd train loop`. The peer follows
-examples/text_to_image/train_text_to_image.py of diffusers 0.42, which is not part of the package: the same steps in the
-same order, its AdamW, its EMA. A DataLoader of picture files stands for the `datasets` library and torchvision.
+Both train the UNet of the same model folder on the same JPEGs in turn, reading included, with the same precision, EMA
+and gradient clipping. Ours is `python -m jsd train loop`. The peer is written here after diffusers 0.42's
+examples/text_to_image/train_text_to_image.py, which is not in the package: the same steps in the same order, its AdamW,
+its EMA. A DataLoader of picture files replaces the `datasets` library and torchvision.
 """
 
 import itertools
@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> dict[str, object]:
 
 
 def make_pictures(folder: Path, size: int, pictures: int = 512, shards: int = 8) -> None:
-    """Write smooth random JPEGs with captions, as files and as webdataset shards of the same bytes."""
+    """Write smooth random JPEGs with .txt captions into `folder`, and the same files again in webdataset shards."""
     rng = np.random.default_rng(0)
     for number in range(shards):
         with tarfile.open(folder / f"{number:05d}.tar", "w") as shard:
@@ -78,7 +78,7 @@ def make_pictures(folder: Path, size: int, pictures: int = 512, shards: int = 8)
 
 
 def train_ours(arguments: Namespace, folder: Path, size: int, block: int) -> float:
-    """Train a block of steps. Returns the seconds from the end of the first to the end of the last."""
+    """Train one block of steps with our loop. Returns the seconds from the end of its first step to its end."""
     out = folder / f"run-{block}"
     flags = ["--stage", "base", "--model", arguments.model, "--shards", folder, "--out", out, "--prompts", os.devnull]
     flags += ["--steps", arguments.steps, "--batch", arguments.batch, "--size", size, "--lr", 1e-5, "--workers", 1]
@@ -91,7 +91,7 @@ def train_ours(arguments: Namespace, folder: Path, size: int, block: int) -> flo
 def train_like_example(
     components: Components, folder: Path, size: int, batch: int, accelerator: Accelerator
 ) -> Iterator[float]:
-    """Train for ever. Yields the seconds of every step."""
+    """Train without end, as diffusers' example does. Yields the seconds that each step took."""
     noise_scheduler = DDPMScheduler.from_config(components.scheduler_config)
     half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     vae = components.vae.to(accelerator.device, half, memory_format=torch.contiguous_format)  # as diffusers loads it
@@ -100,7 +100,7 @@ def train_like_example(
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, weight_decay=1e-2)
 
     def read(files: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read a batch: pixels in [-1, 1], and token ids."""
+        """Read a batch of pictures and their captions: pixels (n, 3, size, size) in [-1, 1], token ids (n, tokens)."""
         pictures = [ImageOps.fit(Image.open(f).convert("RGB"), (size, size), Image.Resampling.LANCZOS) for f in files]
         captions = [file.with_suffix(".txt").read_text("utf-8") for file in files]
         ids = [components.tokenizer(caption).ids for caption in captions]

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a tiny model folder, made once per session, and its loaded components."""
+"""Fixtures for all tests: a tiny model folder, made once per session, its loaded components, a photo and a mask."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ from tests.fakes import CELL, SpyUNet, make_tiny_folder
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder with random weights. Tests share it, so they only read it (see `tiny_copy`)."""
+    """A complete model folder with random weights. All tests share it: one that changes files takes `tiny_copy`."""
     return make_tiny_folder(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
 def tiny_copy(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny folder that a test may change."""
+    """A copy of the tiny model folder, which the test may change."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
 
 
 @pytest.fixture(scope="session")
 def components(tiny_folder: Path) -> Components:
-    """The tiny folder, loaded on the CPU in float32."""
+    """The tiny model, loaded on the CPU in float32."""
     return load(tiny_folder)
 
 
 @pytest.fixture
 def spied(components: Components) -> Components:
-    """The tiny model with a `SpyUNet` in place of its UNet."""
+    """The loaded tiny model with a `SpyUNet` in place of its UNet."""
     return replace(components, unet=SpyUNet(components.unet))
 
 
 @pytest.fixture(scope="session")
 def photo() -> Image.Image:
-    """A smooth and coloured picture of 80 x 64 pixels."""
+    """A smooth and coloured picture of 80 x 64 pixels, made from random numbers."""
     cells = np.random.default_rng(3).integers(0, 256, (4, 5, 3), np.uint8)
     return Image.fromarray(cells).resize((80, 64), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="session")
 def mask() -> Image.Image:
-    """A mask for `photo`. Its right 48 of 80 columns are white, up to the edge of a latent cell."""
+    """A mask for `photo`: its left 32 columns of pixels are black (kept), the other 48 are white (repainted).
+
+    The edge between them is also an edge of latent positions, which cover 16 x 16 pixels.
+    """
     image = Image.new("L", (80, 64))
     image.paste(255, (2 * CELL, 0, 80, 64))
     return image

@@ -1,6 +1,7 @@
-"""A tiny model folder with all real parts, and a UNet that tests can watch, stop and break.
+"""What tests use in place of real things: a tiny model folder, a UNet to watch, stop and break, and bad files.
 
-The weights are random, so the pictures are noise. The folder has a few hundred kilobytes, so a test takes milliseconds.
+The model folder has all parts of a real one, but random weights, so its pictures are noise. It has a few hundred
+kilobytes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ MODEL_INDEX = {
 
 
 def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
-    """Train a small unigram model, and return its file `prefix.model`. By default its ids are in T5's order."""
+    """Train a small sentencepiece model (unigram) on LINES, and return its file, `prefix`.model.
+
+    By default its special tokens have T5's ids: padding 0, end 1, unknown 2. `arguments` go to the trainer.
+    """
     settings = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_name": "nmt_nfkc_cf"}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES * 20),
@@ -68,7 +72,10 @@ def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
 
 
 def make_tiny_folder(folder: Path) -> Path:
-    """Write a complete model folder. Its own size is 64, its cell 16, its defaults are DDIM, 4 steps and guidance 2."""
+    """Write a complete model folder with random weights and a manifest, and return it.
+
+    Its own size is 64 x 64 pixels, and a latent position covers 16 x 16. The defaults are DDIM, 4 steps, guidance 2.
+    """
     torch.manual_seed(0)
     (folder / "tokenizer").mkdir(parents=True)
     pieces = train_sentencepiece(folder / "tokenizer" / "spiece")
@@ -149,7 +156,10 @@ def make_tiny_folder(folder: Path) -> Path:
 
 
 class SpyUNet:
-    """Stands in for `unet`. Notes the rows of each call, waits while `gate` is closed, and fails if `broken(x)`."""
+    """Stands in for `unet`, and calls it. `calls` lists the batch size of each call.
+
+    A call waits while the event `gate` is not set, and raises RuntimeError if `broken(x)` is true for its latents.
+    """
 
     def __init__(self, unet: UNet2DConditionModel):
         self.unet = unet
@@ -170,14 +180,14 @@ class SpyUNet:
 
 
 def flip_last_bit(file: Path) -> None:
-    """Change the last bit of a file."""
+    """Change the last bit of a file, in place."""
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
 
 
 class Trap:
-    """An object whose pickle makes `file` when it is loaded."""
+    """An object whose pickle, when it is loaded, runs code that creates `file`. So a test can see that code ran."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -187,7 +197,7 @@ class Trap:
 
 
 def bomb(width: int, height: int) -> io.BytesIO:
-    """A PNG file of a few bytes that claims to have this size, and then ends."""
+    """Return a PNG file of a few bytes, in memory, that claims to have this size in pixels, but holds no pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -197,7 +207,7 @@ def bomb(width: int, height: int) -> io.BytesIO:
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
-    """The peak signal-to-noise ratio of two pictures in dB. It is infinite for equal pictures."""
+    """Return the peak signal-to-noise ratio of two pictures in dB. It is infinite for equal pictures."""
     error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 

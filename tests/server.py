@@ -1,4 +1,4 @@
-"""A real server on a free port, spoken to over HTTP: `start_server`, by default with `script/serve`."""
+"""Start a real Cog server on a free port, by default with `script/serve`, and speak to it over HTTP."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ BUSY_SECONDS = 30  # how long `Server.ask` repeats a request that is answered wi
 def start_server(
     log_file: Path, command: Sequence[str | Path] | None = None, cwd: Path | None = None, **environment: str
 ) -> Server:
-    """Start a server on a free port, and wait until its setup has ended, well or not. The caller has to stop it.
+    """Start a server on a free port, wait until its setup has succeeded or failed, and return it. The caller stops it.
 
     By default this is `script/serve` with the weights in JSD_WEIGHTS, or weights/embedded. Another `command` has to
-    listen on the port in the environment variable PORT. Raises RuntimeError if the process ends during setup.
+    listen on the port in the environment variable PORT. `environment` are more such variables. The output goes to
+    `log_file`. Raises RuntimeError if the process ends during setup, or if setup takes more than 300 seconds.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -59,9 +60,9 @@ class Server:
     log_file: Path
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-        """Make one HTTP call, and return the status code and the answer, as parsed JSON or as text.
+        """Make one HTTP call. Returns the status code and the answer's body, parsed if it is JSON, else as text.
 
-        `body` is sent as JSON, but bytes are sent as they are.
+        `body` is sent as JSON, except that bytes are sent as they are.
         """
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, content, method=method)
@@ -78,11 +79,11 @@ class Server:
             return code, answer
 
     def ask(self, inputs: dict[str, Any], identifier: str | None = None) -> dict[str, Any]:
-        """Ask for a prediction, under an id if one is given, and return it. Its `status` tells whether it failed.
+        """Request a prediction, under an id if one is given, and return Cog's answer when it has ended, failed or not.
 
         Cog answers 409 when every slot is busy. It also does so with slots free when two requests ask for one at the
-        same moment (coglet 0.23, `PermitPool::try_acquire`). Then this asks again. Raises RuntimeError if the request
-        is refused.
+        same moment (coglet 0.23, `PermitPool::try_acquire`). So a request that gets a 409 is repeated for 30 seconds.
+        Raises RuntimeError if the request is still refused, or gets another code than 200.
         """
         where = ("POST", "/predictions") if identifier is None else ("PUT", f"/predictions/{identifier}")
         end = time.monotonic() + BUSY_SECONDS
@@ -95,25 +96,25 @@ class Server:
             time.sleep(0.01)
 
     def predict(self, **inputs: Any) -> dict[str, Any]:
-        """Ask for a prediction, as `ask` does."""
+        """Request a prediction with these inputs, and return Cog's answer, as `ask` does."""
         return self.ask(inputs)
 
     def draw(self, **inputs: Any) -> list[Image.Image]:
-        """Ask for a prediction, and return its pictures. Raises RuntimeError if it does not succeed."""
+        """Request a prediction, and return its pictures. Raises RuntimeError if it does not succeed."""
         prediction = self.ask(inputs)
         if prediction["status"] != "succeeded":
             raise RuntimeError(f"the prediction has {prediction['status']}: {prediction.get('error')}")
         return [picture(uri) for uri in prediction["output"]]
 
     def begin(self, **inputs: Any) -> Running:
-        """Begin a prediction in the background, under a new id."""
+        """Request a prediction in the background, under a new id. Returns a `Running`, to wait for it or cancel it."""
         return Running(self, f"test-{uuid.uuid4()}", inputs)
 
     def health(self) -> dict[str, Any]:
         return self.call("GET", "/health-check")[1]
 
     def status(self) -> str:
-        """The status in the health check. It is STARTING while the server does not listen yet."""
+        """Return the status in the health check, such as "READY", or "STARTING" if the server does not answer yet."""
         try:
             return self.health()["status"]
         except OSError:
@@ -123,7 +124,10 @@ class Server:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, what: str, true: Callable[[], Any], seconds: float = SECONDS) -> None:
-        """Wait until `true()`. Raises RuntimeError with the log if it takes too long or the server ends."""
+        """Wait until the function `true` returns something true. Raises RuntimeError if that takes more than `seconds`.
+
+        It also raises if the server ends. The error shows `what` was waited for, and the end of the log.
+        """
         end = time.monotonic() + seconds
         while not true():
             if time.monotonic() > end or self.process.poll() is not None:
@@ -131,7 +135,7 @@ class Server:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End the server, by force after 30 seconds."""
+        """End the server's process with SIGTERM, or kill it after 30 seconds."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
@@ -141,7 +145,7 @@ class Server:
 
 
 class Running:
-    """A prediction that runs in the background."""
+    """A prediction that a thread requests in the background. Use it to wait for the prediction, or to cancel it."""
 
     def __init__(self, server: Server, identifier: str, inputs: dict[str, Any]):
         self.server, self.identifier = server, identifier
@@ -154,39 +158,39 @@ class Running:
         return self._answer.done()
 
     def wait_for(self, text: str) -> None:
-        """Wait until this prediction logs `text`."""
+        """Wait until the server's log has a line with this prediction's id and `text`."""
         self.server.wait(
             text, lambda: any(self.identifier in line and text in line for line in self.server.log().splitlines())
         )
 
     def cancel(self) -> int:
-        """Cancel the prediction. Returns the status code: 200, or 404 if the server does not know it (any more)."""
+        """Cancel the prediction. Returns the HTTP status: 200, or 404 if the server does not know it (any more)."""
         return self.server.call("POST", f"/predictions/{self.identifier}/cancel")[0]
 
     def result(self) -> dict[str, Any]:
-        """Wait for the answer. Raises the errors of `Server.ask`."""
+        """Wait for the end of the prediction, and return Cog's answer. Raises the errors of `Server.ask`."""
         return self._answer.result(SECONDS)
 
 
 def picture(uri: str) -> Image.Image:
-    """The picture in a data URI, decoded whole."""
+    """Return the picture in a data URI, with all its pixels decoded."""
     image = Image.open(io.BytesIO(data(uri)))
     image.load()
     return image
 
 
 def data(uri: str) -> bytes:
-    """The bytes in a data URI."""
+    """Return the bytes in a data URI."""
     return base64.b64decode(uri.partition(";base64,")[2], validate=True)
 
 
 def as_uri(image: Image.Image, format: str = "PNG", **options: Any) -> str:
-    """A picture as a data URI, in a file format of Pillow's."""
+    """Return a picture as a data URI of a file. `format` and `options` are those of Pillow's `Image.save`."""
     file = io.BytesIO()
     image.save(file, format, **options)
     return to_uri(file.getvalue())
 
 
 def to_uri(data: bytes) -> str:
-    """Bytes as a data URI. Its type is image/png, whatever the bytes are."""
+    """Return bytes as a data URI. Its type is image/png, whatever the bytes are."""
     return "data:image/png;base64," + base64.b64encode(data).decode()

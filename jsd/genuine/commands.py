@@ -1,4 +1,4 @@
-"""Commands about model folders: `python -m jsd weights pull`, `convert`, `verify`, `list`."""
+"""Commands about model folders, `python -m jsd weights COMMAND`: `pull` (from the hub), `convert`, `verify`, `list`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jsd.manifest import MANIFEST, find_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the commands and their arguments to the parser of `weights`."""
+    """Add the four commands, with their arguments, to `parser`, the parser of `python -m jsd weights`."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser)
     verify = commands.add_parser("verify", help="check a model folder against its manifest")
     verify.add_argument("folder", nargs="?", help="default: the one that would be used")
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command that was chosen. Raises `WeightsError`."""
+    """Run the command of `python -m jsd weights` that was parsed. Raises the errors of that command."""
     arguments.command(arguments)
 
 

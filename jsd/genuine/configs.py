@@ -1,6 +1,6 @@
 """Convert the tokenizer, the scheduler and the image processor of a model of 2022 for today's libraries.
 
-Their configs name classes and settings that no longer exist, and lack settings whose defaults have changed.
+Their config files name classes and settings that no longer exist, and lack settings whose defaults have changed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ IMAGE_PROCESSOR = (
 
 
 def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -> Tokenizer:
-    """Write `spiece.model` and a small config to the new folder `target`, and return the tokenizer.
+    """Copy `spiece.model` to the new folder `target`, write a new config beside it, and return the tokenizer.
 
-    `text_config` is the text encoder's config. Raises `WeightsError` if a file is missing, or if the text encoder has
-    fewer embeddings than the tokenizer has tokens.
+    `text_config` is the text encoder's config. Raises `WeightsError` if a file is missing or wrong, or if the text
+    encoder has fewer embeddings than the tokenizer has tokens.
     """
     pieces, special = source / "spiece.model", source / "special_tokens_map.json"
     if not pieces.is_file():
@@ -72,10 +72,10 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
 
 
 def convert_scheduler(source: Path, target: Path) -> None:
-    """Write the scheduler's config without settings that no longer exist. Raises `WeightsError` if one is wrong.
+    """Write the scheduler's config to the folder `target`, without settings that diffusers no longer knows.
 
-    Only the noise schedule in it matters, because `jsd.schedulers` makes the scheduler of a request. PNDM is the one of
-    2022.
+    Later only its noise schedule is used, because `jsd.schedulers` chooses the sampler. Raises `WeightsError` if a
+    setting is wrong.
     """
     file = source / "scheduler_config.json"
     old = read_json(file)
@@ -89,9 +89,9 @@ def convert_scheduler(source: Path, target: Path) -> None:
 
 
 def convert_image_processor(source: Path, target: Path) -> None:
-    """Write the config of the safety checker's image processor. Raises `WeightsError` if a setting is wrong.
+    """Write the config of the safety checker's image processor to `target`. Raises `WeightsError` for a wrong setting.
 
-    In 2022 each size was one number.
+    In 2022 `size` and `crop_size` were single numbers. Today they are dicts.
     """
     file = source / "preprocessor_config.json"
     old = read_json(file)

@@ -3,8 +3,8 @@
     python -m jsd weights convert SOURCE FOLDER
 
 rinna/japanese-stable-diffusion has pickles, old names of tensors, configs that today's libraries read wrongly, and a
-safety checker that would silently run with random weights. The parts are converted one after the other, so that only
-one is in memory. Every tensor of the source must find its place.
+safety checker that would silently run with random weights. The models are converted one after the other, so that only
+one is in memory. A tensor of the source that the new model has no place for is an error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def convert(
     origin: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Write the model in `source`, a diffusers folder of 2022 or later, to `folder`, with a manifest.
+    """Convert the model in `source`, a diffusers folder of 2022 or later, and write it to `folder`, with a manifest.
 
     `dtype` is the type of the stored tensors, float16 by default. `name` and `origin` (where the model comes from) go
     into the manifest. `report(line)` is called before every stage. `folder` is written whole or not at all.
@@ -80,10 +80,10 @@ def convert(
 
 
 def _convert_part(source: Path, target: Path, dtype: torch.dtype, settings: dict[str, Any]) -> None:
-    """Convert the part in the folder `source` to the folder `target`. `settings` replace those of its config.
+    """Convert one model (a UNet, for example) from the folder `source` to the folder `target`.
 
-    The tensors are first stored as safetensors, because `from_pretrained` knows the old names of tensors, but must not
-    read a pickle.
+    `settings` override its config. The tensors are first saved as safetensors: `from_pretrained` translates the old
+    names of tensors, but must not read a pickle.
     """
     tensors = read_tensors(find_tensors(source))
     _drop_position_ids(source, tensors)
@@ -111,7 +111,7 @@ def _convert_part(source: Path, target: Path, dtype: torch.dtype, settings: dict
 
 
 def _drop_position_ids(source: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Remove POSITION_IDS from `tensors`. Raises `WeightsError` if they are not 0, 1, 2 ..."""
+    """Remove the tensors in POSITION_IDS from `tensors`. Raises `WeightsError` if one does not hold 0, 1, 2 ..."""
     for key in POSITION_IDS:
         ids = tensors.pop(key, None)
         if ids is not None and not torch.equal(ids.flatten(), torch.arange(ids.numel())):
@@ -119,9 +119,9 @@ def _drop_position_ids(source: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _cast(source: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Convert `tensors` to `dtype` in place, except for integers. Raises `WeightsError` for a number out of its range.
+    """Convert the floating-point `tensors` to `dtype` in place. Raises `WeightsError` if a number is then not finite.
 
-    They are converted one by one, because both precisions of all tensors may not fit into memory.
+    One tensor is converted at a time, because two copies of all the tensors may not fit into memory.
     """
     for key, value in tensors.items():
         tensors[key] = (value.to(dtype) if value.is_floating_point() else value).contiguous()

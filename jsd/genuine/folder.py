@@ -23,7 +23,7 @@ LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")  # the files of a model that go w
 
 
 def check_target(folder: Path) -> None:
-    """Raises `WeightsError` if `folder` holds anything but a model. A model may be replaced."""
+    """Raises `WeightsError` if `folder` has files, but no manifest. Only a model or an empty folder may be replaced."""
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise WeightsError(f"{folder}: exists and is not a model folder; name a new folder, or a model to replace")
 
@@ -54,10 +54,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def save_part(module: torch.nn.Module, folder: Path) -> None:
-    """Write a model as safetensors, under today's names of tensors, with its config.
+    """Save a model (a UNet, for example) in `folder`: its config, and its weights as safetensors with today's names.
 
-    The config says `dtype: float32`, whatever the type of the stored tensors. Otherwise transformers would load the
-    part in half precision, while stock diffusers loads the others in float32.
+    In the config of a transformers model, `dtype` becomes float32, whatever type is stored. Otherwise transformers
+    would load that model in half precision, while diffusers loads the others in float32.
     """
     from transformers import PreTrainedModel
 
@@ -72,7 +72,7 @@ def save_part(module: torch.nn.Module, folder: Path) -> None:
 
 
 def write_index(folder: Path) -> None:
-    """Write diffusers' `model_index.json` for the parts in `folder`."""
+    """Write diffusers' `model_index.json` for a model folder, which has a safety checker or not."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
     checked = (folder / "safety_checker").is_dir()
     index = {
@@ -96,11 +96,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], **about: Any) -> Path:
-    """Write `MANIFEST.json` for the files that are in `folder` now, and return its path.
+    """Write `MANIFEST.json`, with the size and sha256 of every file that is in `folder` now, and return its path.
 
     `defaults` may hold width, height, num_inference_steps, guidance_scale, guidance_interval and scheduler. `about` is
     any further information: training, data, licences. Raises `WeightsError` if a default is unknown or out of range,
-    and if the folder holds a pickle.
+    and if the folder holds a pickle or a link to a folder.
     """
     folder = Path(folder)
     check_defaults(folder, defaults)

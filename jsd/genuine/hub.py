@@ -1,7 +1,7 @@
 """Fetch a model from the Hugging Face hub and convert it: `python -m jsd weights pull`.
 
-Only the files that `jsd.genuine.convert` needs are fetched, into a folder beside the target. An interrupted download is
-resumed. The target appears when the model is complete.
+The download goes to a folder beside the target and is resumed after an interruption. It has the configs, the tokenizer,
+the licences, the README and one weights file per model. The target folder appears when the converted model is complete.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pull(
     dtype: torch.dtype | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Fetch `repository` ("owner/name") at `revision` (a branch, tag or commit) and convert it to `folder`.
+    """Fetch `repository` ("owner/name") at `revision` (a branch, tag or commit) and write it, converted, to `folder`.
 
     `token` is a token of the hub, by default HF_TOKEN or the one that `hf auth login` saved. `dtype` and `report` are
     those of `convert`. Raises `HubError` if the hub does not deliver the model, and everything that `convert` raises.
@@ -81,7 +81,7 @@ def pull(
 def _download(
     repository: str, folder: Path, revision: str | None, token: str | None, report: Callable[[str], None]
 ) -> tuple[Path, str]:
-    """Fetch the files of a repository, and check their sizes and hashes. Returns their folder and the commit."""
+    """Fetch the files that `choose` names, check sizes and LFS hashes, and return their folder and the commit."""
     about = HfApi(token=token).model_info(repository, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in about.siblings}
     hashes = {file.rfilename: file.lfs.sha256 for file in about.siblings if file.lfs}
@@ -103,9 +103,9 @@ def _download(
 
 
 def choose(files: Sequence[str]) -> list[str]:
-    """Choose the files of a repository that a conversion needs. Each part has one file of tensors, safetensors if any.
+    """Return the files of a repository to fetch: configs, tokenizer, licences, README, and one weights file per model.
 
-    Raises `HubError` if a part is missing.
+    Prefers safetensors to pickles. Raises `HubError` if a model (the UNet, for example) has no weights file.
     """
     wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in CONFIGS)]
     for part in PARTS:
@@ -117,9 +117,9 @@ def choose(files: Sequence[str]) -> list[str]:
 
 
 def check_origin(folder: Path, repository: str) -> None:
-    """Raises `HubError` if `folder` holds a model of another origin, which `repository` must not replace.
+    """Raises `HubError` if the model in `folder` did not come from `repository`, so that no other model is overwritten.
 
-    A model that was converted by hand may be replaced.
+    A folder without a model passes, and so does a model that `python -m jsd weights convert` wrote.
     """
     origin = origin_of(folder)
     if origin is not None and origin.partition(" at ")[0] != repository and not origin.startswith(CONVERTED):
@@ -127,7 +127,7 @@ def check_origin(folder: Path, repository: str) -> None:
 
 
 def origin_of(folder: Path) -> str | None:
-    """Return where the model in a folder comes from, "owner/name at commit", or None if there is no model."""
+    """Return the source in a model's manifest, like "owner/name at commit", or "". None if there is no model."""
     try:
         return str(read_json(folder / MANIFEST).get("source", ""))
     except WeightsError:
@@ -135,7 +135,7 @@ def origin_of(folder: Path) -> str | None:
 
 
 def _clean(token: str | None) -> str | None:
-    """Strip a token. Raises `HubError`, which does not show it, if it holds characters that no token has."""
+    """Strip a token of the hub. Raises `HubError`, which does not show it, if it has characters that no token has."""
     token = token.strip() if token else None
     if token and not (token.isascii() and token.isprintable()):
         raise HubError("the token holds characters that no token has; copy it again into HF_TOKEN (or --token)")
@@ -143,9 +143,9 @@ def _clean(token: str | None) -> str | None:
 
 
 def check_space(folder: Path, download: Path, sizes: Sequence[int]) -> None:
-    """Raises `HubError` if the disk of `folder` is too small for files of these sizes in bytes.
+    """Raises `HubError` if the disk of `folder` has too little room. `sizes` are the bytes of all files to fetch.
 
-    It has to hold the files of `download` that are still missing, the converted model, and a copy of its largest part.
+    Needed are the files not yet in `download`, the converted model, and for a time a copy of its largest part.
     """
     fetched = sum(path.stat().st_size for path in download.rglob("*") if path.is_file())
     needed = max(0, sum(sizes) - fetched) + sum(sizes) + max(sizes)
@@ -156,7 +156,7 @@ def check_space(folder: Path, download: Path, sizes: Sequence[int]) -> None:
 
 
 def _explain(repository: str, revision: str | None, error: Exception) -> HubError:
-    """Turn an error of the hub into one that says what to do."""
+    """Return a `HubError` that says what the user can do about an error of the download."""
     page = f"{constants.ENDPOINT}/{repository}"
     tokens = f"{constants.ENDPOINT}/settings/tokens"
     if isinstance(error, GatedRepoError):

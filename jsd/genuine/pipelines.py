@@ -46,7 +46,7 @@ NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trai
 class JapaneseStableDiffusionPipelineOutput(StableDiffusionPipelineOutput):
     """The pictures in `images`, and one flag per picture in `nsfw_content_detected`, None without a safety checker.
 
-    `output["sample"]` is the same as `output["images"]`: its name in 2022.
+    `output["sample"]`, the name of 2022, is the same as `output["images"]`.
     """
 
     def __getitem__(self, key: Any) -> Any:
@@ -63,10 +63,10 @@ class PipelineTokenizer:
         self.model_max_length = tokenizer.max_length
 
     def __call__(self, text: str | Sequence[str], padding: str = "max_length", **_: Any) -> SimpleNamespace:
-        """Return `input_ids` and `attention_mask`, both (texts, tokens).
+        """Tokenize one text or several. Returns tensors `input_ids` and `attention_mask`, both (texts, tokens).
 
-        A row has `model_max_length` tokens. With padding="longest" no text is cut off, and a row has as many tokens as
-        the longest text.
+        A text is cut off or padded to `model_max_length` tokens. With padding="longest" no text is cut off, and all are
+        padded to the length of the longest.
         """
         texts = [text] if isinstance(text, str) else text
         rows = [[*self.tokenizer.encode(one), self.tokenizer.eos_id] for one in texts]
@@ -79,16 +79,16 @@ class PipelineTokenizer:
         return SimpleNamespace(input_ids=ids, attention_mask=mask.long())
 
     def tokenize(self, text: str) -> list[str]:
-        """Split a text into its pieces."""
+        """Split a text into its sentencepiece pieces, as strings."""
         return self.tokenizer.pieces.encode(text, out_type=str)
 
     def batch_decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Turn rows of token ids back into texts."""
+        """Turn several lists of token ids back into texts."""
         return [self.tokenizer.pieces.decode([int(i) for i in row]) for row in rows]
 
 
 class _Japanese:
-    """How the three pipelines load a model and return pictures."""
+    """What the three pipelines share: `from_pretrained`, which loads a model, and a call that watermarks pictures."""
 
     @classmethod
     def from_pretrained(
@@ -109,8 +109,8 @@ class _Japanese:
 
         `scheduler`: a scheduler of diffusers, by default the one in the model's manifest. It keeps its class and its
         settings, except for those of the noise the model was trained on.
-        `token`: a token of the hub, or True for HF_TOKEN or a saved login. `use_auth_token` is its name of 2022.
-        `revision`: a branch, tag or commit of the repository.
+        `token`: a token of the hub, by default HF_TOKEN or a saved login. `use_auth_token` is its name of 2022.
+        `revision`: a branch, tag or commit of the repository. A branch or a tag is fetched anew in every call.
         `dtype`: float32 by default. `torch_dtype` is its older name.
         `local_files_only`: fetch nothing. A repository that was fetched before is loaded from `weights/`.
         `cache_dir`: has no effect. Calls of 2022 pass it.
@@ -143,10 +143,10 @@ class _Japanese:
         return cls(**own | parts)
 
     def __call__(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
-        """Draw. The arguments are those of the diffusers pipeline; `init_image` is the name of `image` in 2022.
+        """Draw pictures. The arguments are those of the diffusers pipeline. `init_image` is an older name of `image`.
 
         Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the
-        watermark, other output types do not.
+        watermark if they have at least 256 x 256 pixels.
         """
         if "init_image" in kwargs:
             kwargs["image"] = kwargs.pop("init_image")
@@ -163,16 +163,16 @@ class JapaneseStableDiffusionPipeline(_Japanese, StableDiffusionPipeline):
 
 
 class JapaneseStableDiffusionImg2ImgPipeline(_Japanese, StableDiffusionImg2ImgPipeline):
-    """Image to image: changes a picture after a prompt. See diffusers' `StableDiffusionImg2ImgPipeline`."""
+    """Image to image: changes a picture to fit a prompt. Arguments: see diffusers' `StableDiffusionImg2ImgPipeline`."""
 
 
 class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPipeline):
-    """Inpainting: repaints the white part of a mask. See diffusers' `StableDiffusionInpaintPipeline`."""
+    """Inpainting: repaints the white part of a mask. For arguments see diffusers' `StableDiffusionInpaintPipeline`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw in the size of the picture, unless `width` and `height` are given. Latents may have any channels.
+        """Draw in the size of a PIL picture, rounded down to whole latents, unless `width` or `height` is given.
 
-        For other arguments and the returned value see `JapaneseStableDiffusionPipeline`.
+        For the other arguments and the returned value see `JapaneseStableDiffusionPipeline`.
         """
         picture = kwargs.get("image", kwargs.get("init_image"))
         if isinstance(picture, Image.Image):  # diffusers would squeeze the picture into the model's own size
@@ -191,7 +191,7 @@ class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPi
 
 
 def _find(source: str, revision: str | None, token: bool | str | None, local_files_only: bool) -> Path:
-    """Return the model folder `source`, or the one of the repository `source`, which is fetched if necessary."""
+    """Return the path of a model folder. `source` is that folder, or a repository, which is fetched if necessary."""
     if Path(source).is_dir():
         if not (Path(source) / MANIFEST).is_file():
             raise WeightsError(f"{source}: has no {MANIFEST}; convert it first with python -m jsd weights convert")
@@ -211,7 +211,7 @@ def _find(source: str, revision: str | None, token: bool | str | None, local_fil
 
 
 def _follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
-    """Return `scheduler` with the NOISE settings of the model's scheduler config; with others it would draw noise."""
+    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if they were others."""
     wanted = {key: config[key] for key in NOISE if config.get(key) is not None}
     differ = {key: value for key, value in wanted.items() if scheduler.config.get(key) != value}
     if not differ:

@@ -1,4 +1,4 @@
-"""Find and read the tensors of one part of a model: a safetensors file, or a pickle.
+"""Find and read the weights file of one model (UNet, VAE ...) in a diffusers folder: safetensors, or a pickle.
 
 Pickles are read here and nowhere else. PyTorch unpickles tensors and plain containers only (`weights_only`), so no code
 in the file runs.
@@ -24,7 +24,7 @@ ZIP, PICKLE = b"PK", b"\x80"  # how the files of torch.save and of pickle.dump b
 
 
 def find_tensors(part: Path) -> Path:
-    """Return the file with the tensors of a part, which is a folder. Raises `WeightsError` if there is none."""
+    """Return the weights file in the folder of one model, such as `unet/`. Raises `WeightsError` if there is none."""
     for name in TENSOR_FILES:
         if (part / name).is_file():
             return part / name
@@ -32,9 +32,9 @@ def find_tensors(part: Path) -> Path:
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a safetensors file or of a pickle, by name.
+    """Read a safetensors file or a pickle. Returns its tensors by name.
 
-    Raises `WeightsError` if the file can't be read, or if it is a pickle that holds or does anything else.
+    Raises `WeightsError` if the file can't be read, or if it is a pickle that runs code or holds more than tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -56,7 +56,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_beginning(file: Path) -> None:
-    """Raises `WeightsError` if a file is no pickle, but a web page or a pointer of git-lfs, for example.
+    """Raises `WeightsError` if the file begins like no pickle. It may be a web page, or a pointer of git-lfs.
 
     PyTorch would report such a file as a dangerous pickle.
     """
@@ -67,5 +67,5 @@ def _check_beginning(file: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error's message. PyTorch's messages go on with advice that is wrong here."""
+    """Return the first line of an error's message, cut short. PyTorch's next lines give advice that is wrong here."""
     return shown(str(error).partition("\n")[0] or type(error).__name__, 200)

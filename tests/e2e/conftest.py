@@ -21,7 +21,7 @@ PROBE = {"prompt": "猫", "width": 128, "height": 128, "num_inference_steps": 2,
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """A function that returns a server with the given environment variables, `start(JSD_...=...)`.
+    """A function that returns a server with the given environment variables: `start(JSD_...=...)`.
 
     A server that runs already with the same variables is shared. All servers are stopped at the end of the session.
     """
@@ -40,7 +40,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture
 def server(start: Callable[..., Server]) -> Server:
-    """The server that most tests share."""
+    """The server without settings of its own, which most tests share. Its setup has succeeded."""
     server = start()
     assert server.status() == "READY", server.health()
     return server
@@ -48,24 +48,24 @@ def server(start: Callable[..., Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def cat(start: Callable[..., Server]) -> bytes:
-    """The pixels of `CAT`."""
+    """The bytes of the pixels that the shared server draws for the inputs in `CAT`."""
     return start().draw(**CAT)[0].tobytes()
 
 
 @pytest.fixture(scope="session")
 def probe(start: Callable[..., Server]) -> bytes:
-    """The pixels of `PROBE`."""
+    """The bytes of the pixels that the shared server draws for the inputs in `PROBE`."""
     return start().draw(**PROBE)[0].tobytes()
 
 
 @pytest.fixture
 def still_serving(server: Server, probe: bytes) -> Iterator[None]:
-    """After the test the server is ready, and draws the same picture as before."""
+    """Check after the test that the shared server is ready, and still draws the same picture for `PROBE`."""
     yield
     assert server.status() == "READY"
     assert server.draw(**PROBE)[0].tobytes() == probe
 
 
 def metadata_of(prediction: dict[str, Any], index: int = 0) -> dict[str, Any]:
-    """The metadata in the file of one picture of a prediction."""
+    """Read the metadata (prompt, seed ...) from the file of one picture of a prediction."""
     return images.read_metadata(io.BytesIO(data(prediction["output"][index])))

@@ -1,4 +1,4 @@
-"""A Predictor that fails where a negative prompt says so: `fault STAGE KIND`, e.g. `fault decode memory`."""
+"""A Cog predictor that fails where the negative prompt tells it to: `fault STAGE KIND`, e.g. `fault decode memory`."""
 
 import errno
 import os
@@ -31,7 +31,10 @@ def fail(kind: str) -> None:
 
 
 def check(stage: str, text: str) -> str:
-    """Fail if `text` asks for a fault at this stage. Returns the kind of fault that it asks for."""
+    """Cause the fault that `text`, a negative prompt, asks for at this stage: most kinds raise an error.
+
+    Returns the kind if it raises none ("slow", "nan"), and "" if `text` asks for no fault here.
+    """
     word, _, rest = text.partition(" ")
     asked, _, kind = rest.partition(" ")
     if word == "fault" and asked == stage:
@@ -41,7 +44,7 @@ def check(stage: str, text: str) -> str:
 
 
 def wrap(module, name: str, before) -> None:
-    """Replace a function of a module by one that calls `before` with the same arguments first."""
+    """Replace a function of a module by one that first calls `before` with the same arguments."""
     original = getattr(module, name)
 
     def wrapped(*arguments):
@@ -71,4 +74,4 @@ wrap(images, "save", lambda image, path, format, quality, metadata: check("write
 
 
 class Predictor(predict.Predictor):
-    """The Predictor of the container, with the faults above."""
+    """The container's own predictor. It fails because this module has wrapped functions that it calls."""

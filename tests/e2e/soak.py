@@ -1,9 +1,10 @@
-"""Nothing accumulates: `script/soak [--predictions 1000] [--weights FOLDER] [--rest SECONDS]`.
+"""Test that a server accumulates nothing: `script/soak [--predictions 1000] [--weights FOLDER] [--rest SECONDS]`.
 
 Eight clients ask one server for pictures. Some of their requests are refused, fail, are cancelled, or lose their
-client. Every picture is compared with the one that was drawn for the same request at the start. After each half the
+client. The pictures of the others are compared with those drawn for the same requests at the start. After each half the
 server rests until it has removed its temporary files. Then its memory, open files, threads and files on disk are
-counted. The last line is JSON: the growth during the second half, of memory as a share, of the others as a number.
+counted. The last line is JSON: how many predictions went wrong, and the growth from the first count to the second (of
+memory as a share, of the others as a number).
 """
 
 import argparse
@@ -46,7 +47,7 @@ REST = KEEP_SECONDS + 3 * EVERY_SECONDS
 
 @dataclass(frozen=True)
 class Usage:
-    """The resources of a server and its workers: bytes of memory, open files, threads, and files on disk."""
+    """What a server and its workers use: bytes of memory, open files, threads, and files and folders on disk."""
 
     memory: int
     files: int
@@ -55,7 +56,10 @@ class Usage:
 
 
 def usage(server: Server, folder: Path, started: float) -> Usage:
-    """Count the resources of a server whose temporary folder is `folder`, and that started at `started`."""
+    """Count what a server uses now. `folder` is its temporary folder.
+
+    Of the folders that Cog makes for predictions, those changed after `started` (seconds since 1970) count.
+    """
     processes = list(_processes(server.process.pid))
     status = [_status(process) for process in processes]
     # The folders of predictions are shared by all of Cog's servers on a machine.
@@ -69,7 +73,7 @@ def usage(server: Server, folder: Path, started: float) -> Usage:
 
 
 def _processes(process: int) -> Iterator[int]:
-    """A process and all its descendants."""
+    """Yield the id of a process and those of all its descendants (Linux)."""
     yield process
     for task in Path(f"/proc/{process}/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -82,7 +86,7 @@ def _status(process: int) -> dict[str, str]:
 
 
 def requests() -> list[dict[str, Any]]:
-    """Ordinary requests, with every scheduler twice."""
+    """Return the inputs of ordinary requests, one dict each. Every scheduler appears twice."""
     rows = zip(SCHEDULER_NAMES * 2, itertools.cycle(PROMPTS), itertools.cycle(KINDS), strict=False)
     return [
         {"prompt": prompt, "seed": i, "scheduler": scheduler, "num_inference_steps": 6, **kind}
@@ -91,7 +95,10 @@ def requests() -> list[dict[str, Any]]:
 
 
 class Soak:
-    """The clients. A method takes the number of a prediction, and returns whether the server did what it should."""
+    """The clients of the test. `drawn`, `refused`, `failed`, `cancelled` and `abandoned` are kinds of predictions.
+
+    Each takes the number of the prediction, makes it, and returns whether the server did what it should.
+    """
 
     def __init__(self, server: Server):
         self.server, self.requests = server, requests()
@@ -113,7 +120,7 @@ class Soak:
         return right
 
     def pictures(self, inputs: dict[str, Any]) -> np.ndarray | None:
-        """The pictures of a prediction, (n, height, width, 3), or None if it has not succeeded."""
+        """Request a prediction. Returns its pictures, (n, height, width, 3), or None if it has not succeeded."""
         prediction = self.server.ask(inputs)
         if prediction["status"] != "succeeded":
             return None
@@ -143,7 +150,7 @@ class Soak:
         return prediction["status"] == "canceled" or "CancelationException" in (prediction.get("error") or "")
 
     def abandoned(self, number: int) -> bool:
-        """Hang up before the answer."""
+        """Send a request, and hang up after 0.3 seconds, before the answer. Returns True."""
         body = json.dumps({"input": {"num_inference_steps": LONG, "num_outputs": 2, "seed": number}})
         head = (
             f"POST /predictions HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
@@ -156,7 +163,10 @@ class Soak:
 
 
 def soak(weights: Path, predictions: int, rest: float, folder: Path) -> dict[str, float]:
-    """Make predictions, with a rest of `rest` seconds after each half. The server's temporary files go to `folder`."""
+    """Start a server, make predictions, and rest `rest` seconds after each half. Returns the growth and the errors.
+
+    The server's log and temporary files go to `folder`.
+    """
     log, files, started, half = folder / "log", folder / "tmp", time.time(), predictions // 2
     files.mkdir()
     server = start_server(log, TMPDIR=str(files), JSD_WEIGHTS=str(weights))

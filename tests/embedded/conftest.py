@@ -1,4 +1,4 @@
-"""Drawings of plain shapes, which need no download, and a judge that learns them in seconds."""
+"""Fixtures: drawings of plain shapes, which need no download, and a judge (classifier) that learns them in seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES = {
 
 @pytest.fixture(scope="session")
 def shapes() -> list[Drawing]:
-    """One drawing for each of SHAPES, in this order. The names of circle and triangle share one spelling."""
+    """One drawing for each of SHAPES, in this order. Circle and triangle share one Japanese name, 円."""
     return [
         Drawing(Concept(name, ("x",), names, (name,)), "noto", "x", False, SVG.format(body))
         for name, (names, body) in SHAPES.items()
@@ -33,6 +33,6 @@ def shapes() -> list[Drawing]:
 
 @pytest.fixture(scope="session")
 def trained(shapes: list[Drawing], tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    """A judge of `shapes`. Read only."""
+    """A judge that has learned to recognise `shapes` and their styles. Tests share it, so they only read it."""
     plan = Plan(steps=150, lr=3e-3, warmup=20, ema=0.9)
     return judge.train(shapes, tmp_path_factory.mktemp("judge"), plan, batch=32)

@@ -1,4 +1,4 @@
-"""Requests, and helpers to stop and to watch an engine."""
+"""Requests for the tests of the engine, and helpers to stop the engine and to watch it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def engine(spied):
 
 
 def hold(engine):
-    """Stop the engine inside its next UNet call. `gate.set()` of the spy that is returned lets it go on."""
+    """Make the engine wait inside its next UNet call. Returns its `SpyUNet`, whose `gate.set()` lets it go on."""
     spy = engine.components.unet
     spy.gate.clear()
     spy.inside.clear()
@@ -31,12 +31,15 @@ def hold(engine):
 
 
 def alone(components, request):
-    """The first picture of a request that is served without others."""
+    """Return the first picture of a request that is drawn without the engine, and so without other requests."""
     return sampling.generate(components, request).images[0]
 
 
 def watch_decode(monkeypatch, log, before=lambda x_0: None):
-    """Append ("decode", number of pictures) to `log` and call `before(latents)` whenever pictures are decoded."""
+    """Patch `sampling.decode`, which decodes latents into pictures.
+
+    From now on each call first appends ("decode", number of pictures) to the list `log`, and calls `before(latents)`.
+    """
     original = sampling.decode
 
     def decode(components, x_0):

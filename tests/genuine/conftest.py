@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the genuine weights: a repository of 2022, the converted folder, and a hub to use."""
+"""Fixtures for the tests of `jsd.genuine`: a repository of 2022, the model converted from it, and a fake hub to use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tests.genuine.repository import Repository, make_repository
 
 @pytest.fixture(scope="session")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository in the layout of 2022. Read only: see `old_copy`."""
+    """A small repository in the layout of 2022. All tests share it: one that changes files takes `old_copy`."""
     return make_repository(tmp_path_factory.mktemp("hub") / "old")
 
 
 @pytest.fixture
 def old_copy(old: Repository, tmp_path: Path) -> Path:
-    """A copy of the repository's folder, to spoil."""
+    """A copy of the folder of `old`, which the test may spoil."""
     return Path(shutil.copytree(old.folder, tmp_path / "old"))
 
 
 @pytest.fixture(scope="session")
 def converted(old: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository, converted. Read only."""
+    """The model folder that `convert` makes of `old`, in float16. Tests share it, so they only read it."""
     folder = tmp_path_factory.mktemp("weights") / "new"
     convert(old.folder, folder)
     return folder
@@ -36,9 +36,10 @@ def converted(old: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that makes this process use a hub, as `environment` does for another process.
+    """A function that makes huggingface_hub in this process use a given fake `Hub`, without a token.
 
-    It sets the constants that huggingface_hub reads from the environment when it is imported.
+    It sets the constants that huggingface_hub reads from the environment when it is imported. For another process, use
+    `tests.genuine.hub.environment`.
     """
 
     def connect(hub: Hub, offline: bool = False) -> None:

@@ -13,9 +13,10 @@ from tests.genuine.layout_2022 import write_part, write_rest
 
 
 def write_full_size(folder: Path, spiece: Path) -> None:
-    """Write a model of the sizes of Stable Diffusion v1.4 with random weights (5.3 GB), whole or not at all.
+    """Write a model of the sizes of Stable Diffusion v1.4, with random weights, to `folder` (5.3 GB).
 
-    Raises FileExistsError if `folder` exists.
+    `folder` appears only when it is complete. `spiece` is the sentencepiece model of its tokenizer. Raises
+    FileExistsError if `folder` exists.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or name another folder")
@@ -29,7 +30,11 @@ def write_full_size(folder: Path, spiece: Path) -> None:
 
 
 def full_size_parts() -> Iterator[tuple[str, torch.nn.Module]]:
-    """Text encoder of CLIP ViT-L with 32,000 tokens, UNet of 859.5 M parameters, VAE of 83.7 M, safety checker."""
+    """Make one model after the other with random weights, and yield its name and the model.
+
+    They are the text encoder of CLIP ViT-L with 32,000 tokens, a UNet of 859.5 M parameters, a VAE of 83.7 M, and the
+    safety checker.
+    """
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
     text = CLIPTextConfig(**sizes, vocab_size=32_000, max_position_embeddings=77, hidden_act="quick_gelu")
     yield "text_encoder", CLIPTextModel(text)

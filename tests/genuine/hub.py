@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 with the part of the hub's API that fetching one repository needs."""
+"""A fake Hugging Face hub: a server on 127.0.0.1 with the part of its API that fetching one repository needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = 10_000  # bytes; the downloads of larger files can be broken
 
 @dataclass
 class Hub:
-    """How a repository is served, and a record of the downloads."""
+    """A fake Hugging Face hub: the folder that is its only repository, how it is served, and what was downloaded."""
 
     folder: Path
     url: str = ""
@@ -31,7 +31,7 @@ class Hub:
 
 @contextlib.contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    """Serve `hub.folder` as the repository owner/name on a free port, and set `hub.url`."""
+    """Serve `hub.folder` on a free port as the repository "owner/name" during the block. Sets `hub.url`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,11 +102,11 @@ def serve(hub: Hub) -> Iterator[Hub]:
 
 
 def environment(hub: Hub, home: Path) -> dict[str, str]:
-    """The environment of a process that uses `hub`, without a token and without this process's settings for the hub."""
+    """Return the environment variables of a process that uses this fake hub, without a token. `home` is its HF_HOME."""
     clean = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
     return clean | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)}
 
 
 def etag(name: str) -> str:
-    """The identifier of a version of a file."""
+    """Return an identifier for a file, as the hub's ETag: the sha1 of its name."""
     return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()

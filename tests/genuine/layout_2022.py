@@ -10,7 +10,10 @@ LATER = ("scaling_factor", "shift_factor", "force_upcast", "mid_block_add_attent
 
 
 def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a part under their names of 2022, with the position ids that were stored then."""
+    """Rename the tensors in the state dict of a model ("unet", "vae" ...) as they were in 2022, and return them.
+
+    Adds the position ids that were stored then.
+    """
     if part == "vae":
         new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
         for now, then in new.items():
@@ -27,7 +30,7 @@ def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
-    """Write a model as a pickle of its tensors, with a config of 2022."""
+    """Write a model to the folder `folder`/`part`: a pickle of its tensors, with their old names, and an old config."""
     (folder / part).mkdir(parents=True)
     diffusers = part in ("unet", "vae")
     name = "diffusion_pytorch_model.bin" if diffusers else "pytorch_model.bin"
@@ -45,7 +48,7 @@ def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
 def write_rest(folder: Path, spiece: Path, tokenizer_config: dict, crop: int) -> None:
     """Write everything but the models: tokenizer, scheduler, image processor, index and licence.
 
-    `spiece` is a sentencepiece model, and `crop` the size of the safety checker's pictures in pixels.
+    `spiece` is a sentencepiece model, and `crop` the side in pixels of the pictures that the safety checker sees.
     """
     write_json(folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **tokenizer_config})
     (folder / "tokenizer" / "spiece.model").write_bytes(spiece.read_bytes())

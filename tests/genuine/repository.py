@@ -1,4 +1,4 @@
-"""A small repository in the layout of 2022, with everything that makes a conversion difficult."""
+"""A small model repository as rinna's was in 2022: pickles, old names of tensors, old configs, files to ignore."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPECIAL = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "[PAD]", "bos
 
 @dataclass
 class Models:
-    """The four models of a repository, in today's classes: what a conversion must give back."""
+    """The four models of a repository, as today's classes. Converting the repository must give back their weights."""
 
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
@@ -30,14 +30,14 @@ class Models:
 
 @dataclass
 class Repository:
-    """A folder in the layout of 2022, and the models in it."""
+    """A model folder in the layout of 2022, and the models whose weights are in it."""
 
     folder: Path
     models: Models
 
 
 def make_models() -> Models:
-    """Make small models with random weights that are exact in half precision."""
+    """Make small models with random weights. They are float32, but half precision holds them exactly."""
     torch.manual_seed(5)
     text = CLIPTextModel(
         CLIPTextConfig(
@@ -83,7 +83,7 @@ def make_models() -> Models:
 
 
 def make_repository(folder: Path) -> Repository:
-    """Write a repository to a new folder."""
+    """Write small random models in the layout of 2022 to a new folder. Returns the folder and the models."""
     models = make_models()
     for part, model in vars(models).items():
         write_part(folder, part, model)

@@ -1,4 +1,4 @@
-"""Small webdataset shards of coloured pictures, good and bad."""
+"""Small webdataset shards (tar files of pictures and captions) for the tests of training, good and bad."""
 
 import io
 import json
@@ -15,7 +15,10 @@ def picture(colour: object = "red", size: tuple[int, int] = (40, 32), kind: str 
 
 
 def write(file: Path, samples: dict[str, dict[str, object]]) -> Path:
-    """A tar of `samples`: key -> {extension: bytes, text, or what json.dumps takes}."""
+    """Write `samples` as a tar file, and return its path.
+
+    `samples` is key -> {file extension: content}. A content is bytes, text, or any value, which is written as JSON.
+    """
     with tarfile.open(file, "w") as archive:
         for key, members in samples.items():
             for extension, value in members.items():
@@ -28,7 +31,10 @@ def write(file: Path, samples: dict[str, dict[str, object]]) -> Path:
 
 
 def good(folder: Path, shards: int, each: int) -> list[str]:
-    """`shards` files of `each` good samples, every one of another colour."""
+    """Write `shards` tar files of `each` samples, every one a PNG picture of another colour and its caption.
+
+    Returns the paths of the files.
+    """
     folder.mkdir(exist_ok=True)
     return [
         str(
