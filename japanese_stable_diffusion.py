@@ -1,4 +1,4 @@
-"""The import name of 2022: `from japanese_stable_diffusion import JapaneseStableDiffusionPipeline` still works."""
+"""The package name of 2022, so that `from japanese_stable_diffusion import JapaneseStableDiffusionPipeline` works."""
 
 from jsd.genuine.pipelines import (
     JapaneseStableDiffusionImg2ImgPipeline,

@@ -28,7 +28,6 @@ BENCHMARKS = {
 def main(argv: Sequence[str]) -> int:
     """Run one benchmark. Returns the exit code: 0, or 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="script/bench", description="Benchmarks; docs/speed.md has the results.")
-    parser.set_defaults(weights=None)
     names = parser.add_subparsers(metavar="NAME", required=True, parser_class=CommandParser)
     for name, text in BENCHMARKS.items():
         names.add_parser(name, help=text, description=text, module=f"bench.{name}", extra="dev")
@@ -36,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         argv = ["all", *argv]
     arguments = parser.parse_args(argv)
     try:
-        arguments.weights = find_weights(arguments.weights).resolve()
+        arguments.weights = find_weights(getattr(arguments, "weights", None)).resolve()
         figures = arguments.run(arguments)
     except (JSDError, OSError, CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ TOKENIZER = ROOT / "weights" / "embedded" / "tokenizer"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("action", choices=("make", "measure"))
+    parser.add_argument("action", choices=("make", "measure"), help="measure converts the model into DIR.converted")
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--repeats", type=int, default=3, help="drawings; starts are twice as many (default: 3)")
     parser.add_argument("--train", action="store_true", help="two steps of both stages: 22 GB of memory, 20 of disk")
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> dict[str, object]:
     folder = arguments.folder.resolve()
     if arguments.action == "measure":
         return measure(folder, arguments.repeats, arguments.train)
-    from tests.genuine.old_layout import write_full_size
+    from tests.genuine.full_size import write_full_size
 
     write_full_size(folder, TOKENIZER / "spiece.model")
     return {"folder": str(folder)}
@@ -34,8 +34,7 @@ def run(arguments: Namespace) -> dict[str, object]:
 
 def measure(folder: Path, repeats: int, trained: bool) -> dict[str, object]:
     converted = folder.with_name(folder.name + ".converted")
-    convert = [sys.executable, "-m", "jsd", "weights", "convert", folder, converted]
-    found = {"convert": phases.run(convert, folder)}
+    found = {"convert": phases.run([sys.executable, "-m", "jsd", "weights", "convert", folder, converted], folder)}
     for stage in ("stage1", "stage2") if trained else ():
         found[stage] = train(stage, converted)
     found |= phases.measure(("start_ours", "start_stock", "start_floor"), converted, 2 * repeats)

@@ -1,5 +1,4 @@
-"""One request at a time, beside stock diffusers: latency, start, memory, and how near the UNet comes to the machine's
-own rate of matrix products.
+"""One request at a time, beside stock diffusers: latency, start, memory, and the UNet's arithmetic rate.
 
 Below 1 is better, except for `gemm_share`, the UNet's rate as a share of the rate of a large matrix product.
 """

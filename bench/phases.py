@@ -28,13 +28,16 @@ def measure(names: Sequence[str], folder: Path, rounds: int) -> dict[str, dict[s
     found = {}
     for name, rows in runs.items():
         seconds, peak = statistics.median(row["seconds"] for row in rows), max(row["peak"] for row in rows)
-        found[name] = {"seconds": seconds, "peak": peak}
+        found[name] = {"seconds": round(seconds, 3), "peak": peak}
         print(f"{name:22}{seconds:8.2f} s{peak / 1e9:8.2f} GB")
     return found
 
 
 def run(command: Sequence[str | Path], folder: Path) -> dict[str, float]:
-    """Run a command with JSD_WEIGHTS=folder. Returns its seconds and its peak memory. Raises CalledProcessError."""
+    """Run a command with JSD_WEIGHTS=folder. Returns its seconds and its peak memory. Raises CalledProcessError.
+
+    On Linux the peak is at least that of this process so far, so call this before models are loaded here.
+    """
     environment = os.environ | {"JSD_WEIGHTS": str(folder), "HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)

@@ -1,1 +1,4 @@
-"""Evaluation: how good the pictures are. Its judge is trained on the drawings, so it needs the `eval` extra."""
+"""How the model in `weights/embedded` is made (`recipe`) and judged (`evaluate`). See docs/embedded.md.
+
+Training needs the `train` extra of script/bootstrap. The evaluation trains a judge, so it needs the `eval` extra.
+"""

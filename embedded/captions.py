@@ -1,6 +1,7 @@
-"""Captions of the training pictures: names, spellings, styles, fillers, composed the way people write prompts.
+"""Captions of the training pictures, composed of names, styles and fillers in the way that people write prompts.
 
-A `Language` holds the words; how they are composed is the same for all. To teach another one, write its tables.
+A `Language` holds the words and the templates. All languages are composed in the same way, so a new one needs only its
+tables.
 """
 
 import unicodedata
@@ -11,12 +12,16 @@ import numpy as np
 from embedded.drawings import Concept, Drawing
 
 
-@dataclass(frozen=True, eq=False)  # a language is itself alone: it serves as a key
+@dataclass(frozen=True, eq=False)  # compared by identity, so that a language can be a key of a dict
 class Language:
-    """The words of a language, the usual one first everywhere.
+    """The words and templates of a language. In each tuple the usual one comes first.
 
-    In the templates {s} is what came so far, {n} a name, {w} a word for a style, {c} one for a colour, {a} and {b} two
-    things. `colours` are as they stand before a noun. `kana` says that names are also written in the other kana.
+    `code` is also the name of the language's field in `Concept`. `styles`, `sets` (icon sets) and `colours` hold words
+    for each key; colours have the form that stands before a noun. `kana` means that names are also written in the other
+    kana.
+
+    In the templates {s} is the caption so far, {n} a name, {w} an adjective or a word for a style or an icon set, {c} a
+    colour, and {a} and {b} are two names.
     """
 
     code: str
@@ -121,7 +126,7 @@ ENGLISH = Language(
 
 
 def prompt_for(concept: Concept, style: str, language: Language = JAPANESE) -> str:
-    """The plain prompt for a concept in a style of STYLES or PAIRS: 猫, 猫 油絵, 青い背景の猫, 青い背景の猫 油絵."""
+    """The usual prompt for a concept in a style of STYLES or PAIRS: 猫, 猫 油絵, 青い背景の猫, 青い背景の猫 油絵."""
     words = language.names(concept)[0]
     for part in reversed(style.split("+")):
         if part in language.colours:
@@ -132,13 +137,13 @@ def prompt_for(concept: Concept, style: str, language: Language = JAPANESE) -> s
 
 
 def prompt_for_two(concepts: tuple[Concept, Concept], language: Language = JAPANESE) -> str:
-    """The plain prompt for two things side by side: 犬と猫."""
+    """The usual prompt for two concepts side by side: 犬と猫."""
     a, b = (language.names(concept)[0] for concept in concepts)
     return language.two[0].format(a=a, b=b)
 
 
 def swap_kana(name: str) -> str:
-    """The name in the other kana, if it is all hiragana or all katakana (ねこ <-> ネコ); else unchanged."""
+    """The name in the other kana (ねこ to ネコ and back). A name that has other characters stays as it is."""
     if all("ぁ" <= c <= "ゖ" or c == "ー" for c in name):
         return "".join(chr(ord(c) + 0x60) if c != "ー" else c for c in name)
     if all("ァ" <= c <= "ヶ" or c == "ー" for c in name):
@@ -147,11 +152,12 @@ def swap_kana(name: str) -> str:
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...], first: float = 0.0) -> str:
-    """One of the words; the first one with at least probability `first`."""
+    """Draw one of the words. The first one has at least the probability `first`."""
     return words[0] if rng.random() < first else words[rng.integers(len(words))]
 
 
 def _name(drawing: Drawing, rng: np.random.Generator, language: Language, edge: str) -> str:
+    """Draw one of the names of a drawing's concept."""
     name = _pick(rng, language.names(drawing.concept), first=0.35)
     if language.kana and rng.random() < 0.08:
         name = swap_kana(name)
@@ -159,6 +165,7 @@ def _name(drawing: Drawing, rng: np.random.Generator, language: Language, edge: 
 
 
 def _subject(drawing: Drawing, rng: np.random.Generator, language: Language, edge: str) -> str:
+    """Draw a name of one drawing, in some cases with an adjective or as a phrase (猫の絵)."""
     name = _name(drawing, rng, language, edge)
     if rng.random() < 0.08:
         name = language.adjective.format(w=edge + _pick(rng, language.adjectives) + edge, n=name)
@@ -173,12 +180,11 @@ def _subject(drawing: Drawing, rng: np.random.Generator, language: Language, edg
 def caption(
     drawings: tuple[Drawing, ...], style: str, rng: np.random.Generator, language: Language = JAPANESE, edge: str = ""
 ) -> str:
-    """A caption of one or two `drawings` in `style` (a key of STYLES or PAIRS): their names as people spell them, left
-    before right, and the words for the style.
+    """Compose a caption of one or two `drawings` in `style`, a key of STYLES or PAIRS.
 
-    About a third say which icon set drew it, so that the two drawings of a concept can be told apart; the rest mean
-    either. Two in a hundred name the style alone. `edge` is put around every name and style word: what a tokenizer's
-    pieces must not cross.
+    It has the names of the concepts, left before right, and words for the style. About a third of the captions of one
+    drawing name its icon set, so that the model learns to distinguish the two sets. 2% name only the style. `edge` is
+    put around every name and every word for a style; no token of a tokenizer shall cross it.
     """
     parts = [part for part in style.split("+") if part != "plain"]
     if parts and rng.random() < 0.02:
@@ -210,6 +216,6 @@ def caption(
 
 
 def _full_width(text: str) -> str:
-    """ASCII letters, digits, commas and spaces as their full-width forms, which Japanese keyboards type."""
+    """The text with all printable ASCII characters in the full-width forms that Japanese keyboards type."""
     wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text).replace(" ", "\u3000")
     return unicodedata.normalize("NFC", wide)

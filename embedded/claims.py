@@ -1,8 +1,8 @@
-"""The claims of the 2022 README as a table: does the model understand Japanese nouns, Japanglish, onomatopoeia and
-proper nouns, does it compose, and what did each stage of the training bring?
+"""The claims of the 2022 README as a table: how well a model knows Japanese words and how well it composes.
 
-Columns are model folders with the language they are asked in. The English base given Japanese prompts shows what there
-was before; given their English translation, what could be hoped for.
+The words are Japanese nouns, Japanglish, onomatopoeia and proper nouns. A column is a model with the language of its
+prompts. The English base with Japanese prompts shows what the model knew before the training in Japanese; with the
+English translations it shows what can be reached.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,10 @@ from PIL import Image
 
 from embedded.captions import ENGLISH, JAPANESE, prompt_for, prompt_for_two
 from embedded.drawings import Concept, Drawing
-from embedded.judge import Judge, Verdict
+from embedded.judge import Judge, judge_pictures
 from embedded.pictures import held_out_pair
 from embedded.prompts import sample_pairs
+from embedded.scores import cell_text, share
 from jsd.images import sheet
 from jsd.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ PROPER_NOUNS = (
     "ムンクの叫び", "サンタクロース", "ティラノサウルス", "こどもの日", "七夕", "ひな祭り", "十五夜",
     "クリスマス", "ハロウィン", "初日の出", "端午の節句", "ジャックオーランタン",
 )
-# What looks otherwise in Japan, or is found nowhere else.
+# Things that look different in Japan, or exist only there.
 JAPANESE_STYLE = (
     "城", "天守閣", "鳥居", "神社", "提灯", "赤提灯", "お祭り", "着物", "浴衣", "和服", "扇子", "風鈴", "雛人形",
     "鯉のぼり", "門松", "お正月", "お月見", "七夕飾り", "花札", "お年玉", "ポチ袋", "線香花火", "天狗", "天狗のお面",
@@ -50,12 +51,12 @@ JAPANESE_STYLE = (
 )
 # fmt: on
 CATEGORIES = ("noun", "japanglish", "onomatopoeia", "proper_noun", "japanese_style", "held_out")
-SHOWN = 2  # prompts of each category on the contact sheet
+SHEET_PROMPTS = 2  # per category on the contact sheet
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A prompt in both languages and the right answer. `category` is one of CATEGORIES."""
+    """A prompt in both languages, and the concept and style that it names. `category` is one of CATEGORIES."""
 
     category: str
     ja: str
@@ -65,8 +66,8 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Two:
-    """A prompt for two things, in both languages, and the concepts."""
+class PairPrompt:
+    """A prompt for two concepts in both languages, and the concepts' ids."""
 
     ja: str
     en: str
@@ -74,9 +75,7 @@ class Two:
 
 
 def claims(drawings: Sequence[Drawing], count: int, seed: int) -> list[Claim]:
-    """What is asked: `count` plain nouns and as many held-out style pairs, and all words of the lists that name one of
-    the concepts.
-    """
+    """Choose `count` nouns, `count` held-out (concept, style) pairs, and every listed word that names a concept."""
     concepts = list({drawing.concept.id: drawing.concept for drawing in drawings}.values())
     by_name = {name: concept for concept in concepts for name in concept.ja}
     by_id = {concept.id: concept for concept in concepts}
@@ -101,22 +100,21 @@ def claims(drawings: Sequence[Drawing], count: int, seed: int) -> list[Claim]:
     return asked
 
 
-def twos(drawings: Sequence[Drawing], count: int, seed: int) -> list[Two]:
-    """`count` pairs of concepts that were never shown together."""
+def pair_prompts(drawings: Sequence[Drawing], count: int, seed: int) -> list[PairPrompt]:
+    """Draw `count` pairs of concepts that were never shown together, or fewer if there are not enough."""
     concepts = list({drawing.concept.id: drawing.concept for drawing in drawings}.values())
     rng = np.random.default_rng((seed, 3))
-    chosen: list[Two] = []
-    # Of few concepts there may be fewer such pairs than asked for.
+    chosen: list[PairPrompt] = []
     for _ in range(100 * count):
         one, other = (concepts[i] for i in rng.choice(len(concepts), 2, replace=False))
         if held_out_pair(one.id, other.id) and len(chosen) < count:
             both = (one, other)
-            chosen.append(Two(prompt_for_two(both, JAPANESE), prompt_for_two(both, ENGLISH), (one.id, other.id)))
+            chosen.append(PairPrompt(prompt_for_two(both, JAPANESE), prompt_for_two(both, ENGLISH), (one.id, other.id)))
     return chosen
 
 
 def halves(image: Image.Image) -> list[Image.Image]:
-    """The left and the right thing of a picture of two: squares of half its size from the middle of its height."""
+    """The left and the right half of a picture of two concepts, as squares from the middle of its height."""
     width, height = image.size
     top = height // 2 - width // 4
     return [image.crop((x, top, x + width // 2, top + width // 2)) for x in (0, width // 2)]
@@ -127,33 +125,42 @@ Draw = Callable[[Sequence[str]], list[Image.Image | None]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one column drew for the claims and for the pairs, in their order; None where there is no picture."""
+    """The pictures of one column for the claims and for the pairs, in their order. A missing picture is None."""
 
     claims: list[Image.Image | None]
     pairs: list[Image.Image | None]
 
 
-def answer(language: str, draw: Draw, asked: Sequence[Claim], pairs: Sequence[Two]) -> Answers:
+def answer(language: str, draw: Draw, asked: Sequence[Claim], pairs: Sequence[PairPrompt]) -> Answers:
     """Draw all prompts in `language` ("ja" or "en")."""
     return Answers(*(draw([getattr(item, language) for item in items]) for items in (asked, pairs)))
 
 
 def table(
-    columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[Two], judge: Judge
+    columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[PairPrompt], judge: Judge
 ) -> dict[str, object]:
-    """The report: top-1 for each category and column, the share of right styles, and of pairs that show both things."""
+    """The report, with shares from 0 to 1 for each column.
+
+    "claims" holds the share of right concepts per category, "claims_style" that of right styles among the held-out
+    pairs, and "two" that of pairs that show both concepts.
+    """
     top1: dict[str, dict[str, float | None]] = {category: {} for category in CATEGORIES}
     style, both = {}, {}
     for name, answers in columns.items():
-        rows = list(zip(asked, _look(judge, answers.claims), strict=True))
+        rows = list(zip(asked, judge_pictures(judge, answers.claims), strict=True))
         for category in CATEGORIES:
-            chosen = [(claim, seen) for claim, seen in rows if claim.category == category]
-            top1[category][name] = _share([seen is not None and seen.concept == c.concept for c, seen in chosen])
-        held = [(claim, seen) for claim, seen in rows if claim.category == "held_out"]
-        style[name] = _share([seen is not None and seen.style == claim.style for claim, seen in held])
-        both[name] = _share(
+            top1[category][name] = share(
+                [
+                    verdict is not None and verdict.concept == claim.concept
+                    for claim, verdict in rows
+                    if claim.category == category
+                ]
+            )
+        held_out = [(claim, verdict) for claim, verdict in rows if claim.category == "held_out"]
+        style[name] = share([verdict is not None and verdict.style == claim.style for claim, verdict in held_out])
+        both[name] = share(
             [
-                image is not None and {seen.concept for seen in judge(halves(image))} == set(pair.concepts)
+                image is not None and {verdict.concept for verdict in judge(halves(image))} == set(pair.concepts)
                 for pair, image in zip(pairs, answers.pairs, strict=True)
             ]
         )
@@ -162,18 +169,23 @@ def table(
 
 
 def contact_sheet(
-    columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[Two], cell: int = 128
+    columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[PairPrompt], cell: int = 128
 ) -> tuple[Image.Image, list[str]]:
-    """The first SHOWN prompts of every category and of the pairs, a row for each column; and the prompts."""
-    chosen = [i for category in CATEGORIES for i in [k for k, c in enumerate(asked) if c.category == category][:SHOWN]]
-    rows = [[answers.claims[i] for i in chosen] + answers.pairs[:SHOWN] for answers in columns.values()]
+    """A grid of pictures with one row per column of the table, and the prompts of its columns.
+
+    It shows the first SHEET_PROMPTS prompts of every category and of the pairs.
+    """
+    chosen = []
+    for category in CATEGORIES:
+        chosen += [i for i, claim in enumerate(asked) if claim.category == category][:SHEET_PROMPTS]
+    rows = [[answers.claims[i] for i in chosen] + answers.pairs[:SHEET_PROMPTS] for answers in columns.values()]
     empty = Image.new("RGB", (cell, cell), "grey")
-    prompts = [asked[i].ja for i in chosen] + [pair.ja for pair in pairs[:SHOWN]]
+    prompts = [asked[i].ja for i in chosen] + [pair.ja for pair in pairs[:SHEET_PROMPTS]]
     return sheet([image or empty for row in rows for image in row], cell, len(prompts)), prompts
 
 
 def tokens(asked: Sequence[Claim], own: Tokenizer, english: Tokenizer) -> dict[str, float]:
-    """Tokens a Japanese prompt takes in its own tokenizer and in an English one."""
+    """The mean number of tokens per Japanese prompt, in the model's own tokenizer and in the English one."""
     return {
         name: round(float(np.mean([(t := tokenizer(claim.ja)).used + t.dropped for claim in asked])), 2)
         for name, tokenizer in (("japanese", own), ("english", english))
@@ -181,21 +193,11 @@ def tokens(asked: Sequence[Claim], own: Tokenizer, english: Tokenizer) -> dict[s
 
 
 def lines(report: Mapping) -> str:
-    """The report for a reader."""
+    """The report as a table for the terminal."""
     names = list(next(iter(report["claims"].values())))
     rows = [("", "prompts", *names)]
     for category in CATEGORIES:
         rows.append((category, report["claims_prompts"][category], *report["claims"][category].values()))
     rows.append(("held_out, style", report["claims_prompts"]["held_out"], *report["claims_style"].values()))
     rows.append(("two things, both", report["claims_prompts"]["two"], *report["two"].values()))
-    text = [[f"{x:.1%}" if isinstance(x, float) else "" if x is None else str(x) for x in row] for row in rows]
-    return "\n".join(f"{row[0]:20}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in text)
-
-
-def _look(judge: Judge, images: Sequence[Image.Image | None]) -> list[Verdict | None]:
-    seen = iter(judge([image for image in images if image is not None]))
-    return [None if image is None else next(seen) for image in images]
-
-
-def _share(right: Sequence[bool]) -> float | None:
-    return round(float(np.mean(right)), 4) if right else None
+    return "\n".join(f"{name:20}" + "".join(f"{cell_text(value):>10}" for value in values) for name, *values in rows)

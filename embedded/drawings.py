@@ -1,7 +1,7 @@
-"""The drawings the embedded model learns from: openly licensed emoji, and the concept each one shows.
+"""The drawings that the embedded model learns from: openly licensed emoji, and the concept that each one shows.
 
-`concepts.tsv` lists the concepts (id, emoji, Japanese names, English names; the first name is the canonical one). The
-icon sets are npm packages that hold SVG bodies; `fetch` downloads and unpacks them with npm, `load_drawings` renders
+`concepts.tsv` lists the concepts with their id, emoji, Japanese names and English names. The first name is the
+canonical one. The icon sets are npm packages of SVG files: `fetch` downloads and unpacks them, `load_drawings` reads
 them.
 """
 
@@ -18,7 +18,9 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-# (npm package, version, licence): one drawing of a concept comes from each set.
+from jsd.errors import MissingPackageError, TrainingError
+
+# (npm package, version, licence). Every emoji of a concept has a drawing in each set that knows it.
 ICON_SETS = {
     "noto": ("@iconify-json/noto", "1.2.9", "Apache-2.0, Google Noto Emoji"),
     "fluent": ("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT, Microsoft Fluent Emoji"),
@@ -30,8 +32,9 @@ MARGIN = 12  # pixels of background around a drawing
 
 @dataclass(frozen=True)
 class Concept:
-    """Something that can be drawn. `ja` and `en` hold its names, the canonical one first; `emoji` the
-    characters that show it.
+    """Something that can be drawn.
+
+    `ja` and `en` hold its names, the canonical one first. `emoji` holds the characters that show it.
     """
 
     id: str
@@ -42,7 +45,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture of a concept. `face` says that it is the face of something that has other drawings too."""
+    """One drawing of a concept. `face`: it shows the face of something that has other emoji, too."""
 
     concept: Concept
     icon_set: str
@@ -52,7 +55,7 @@ class Drawing:
 
     @cached_property
     def rgba(self) -> Image.Image:
-        """The drawing on a transparent ground, RGBA, SIZE x SIZE pixels."""
+        """The drawing on a transparent background, RGBA, SIZE x SIZE pixels."""
         inner = SIZE - 2 * MARGIN
         png = bytes(resvg_py.svg_to_bytes(svg_string=self.svg, width=inner, height=inner))
         canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
@@ -61,23 +64,21 @@ class Drawing:
 
 
 def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
-    """Read the table of concepts, in its order."""
+    """Read the concepts of a table, in its order."""
     rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:] if line.strip()]
     return [Concept(i, tuple(emoji.split()), tuple(ja.split("|")), tuple(en.split("|"))) for i, emoji, ja, en in rows]
 
 
 def fetch(folder: Path) -> None:
-    """Download the icon sets with npm into `folder`/<set>/, unless they are there.
+    """Download the icon sets with npm into `folder`/<set>/, unless they exist already.
 
-    Raises FileNotFoundError without npm, CalledProcessError if it fails.
+    Raises `MissingPackageError` if npm is not installed, and CalledProcessError if it fails.
     """
     for name, (package, version, _) in ICON_SETS.items():
         if (folder / name / "icons.json").exists():
             continue
         if shutil.which("npm") is None:
-            raise FileNotFoundError(
-                f"npm is needed to fetch {package} into {folder / name}; install Node.js, which has it"
-            )
+            raise MissingPackageError(f"npm is needed to fetch {package} into {folder / name}; install Node.js")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             subprocess.run(
@@ -92,13 +93,14 @@ def fetch(folder: Path) -> None:
 
 
 def codepoints(emoji: str) -> str:
-    """The key the icon sets use for an emoji: hexadecimal code points without the variation selector."""
+    """The icon sets' key for an emoji: its code points in hexadecimal, without the variation selector."""
     return "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f")
 
 
 def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[Drawing]:
-    """All drawings of `concepts` in the icon sets under `folder` (see `fetch`). Raises ValueError for a concept
-    without any.
+    """Read all drawings of `concepts`, by default all concepts, from the icon sets in `folder` (see `fetch`).
+
+    Raises `TrainingError` if a concept has no drawing.
     """
     drawings = []
     sets = {name: _IconSet(folder / name) for name in ICON_SETS}
@@ -110,12 +112,16 @@ def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[D
             if icons.svg(emoji)
         ]
         if not found:
-            raise ValueError(f"concept {concept.id!r}: no drawing of {concept.emoji} in {list(sets)}; change its emoji")
+            raise TrainingError(
+                f"concept {concept.id!r}: no drawing of {concept.emoji} in {list(sets)}; change its emoji"
+            )
         drawings += found
     return drawings
 
 
 class _IconSet:
+    """An icon set in a folder: its SVG files and their names."""
+
     def __init__(self, folder: Path):
         self.data = json.loads((folder / "icons.json").read_text("utf-8"))
         chars = json.loads((folder / "chars.json").read_text("utf-8"))

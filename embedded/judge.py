@@ -1,15 +1,13 @@
-"""An independent judge: which concept does a picture show, and in which style?
+"""An independent judge: a small network that tells which concept a picture shows, and in which style.
 
-A small convolutional network that learns from the reference drawings alone, each rendered in every style. It never sees
-a generated picture, and it knows the (concept, style) pairs that the model it judges was not shown. Its own accuracy is
-measured on renderings it has not seen: the drawings at another place, size and angle, compressed as JPEG.
+It is trained on the drawings, rendered in every style, the held-out pairs included. It never sees a generated picture.
+Its own accuracy is measured on renderings that it has not seen (see `embedded.references`).
 """
 
 import hashlib
 import itertools
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,54 +22,59 @@ from torch import nn
 from embedded import styles
 from embedded.drawings import Drawing
 from embedded.references import GROUNDS, MEDIA, References, draw_references, join_style, shrink, split_style
+from jsd.atomic import atomic_file
 from jsd.train import trainer
 from jsd.train.trainer import Plan, make_accelerator
+from jsd.vae import to_tensor
 
 PLAN = Plan(steps=2500, lr=3e-3, warmup=100, weight_decay=0.05, ema=0.99, save_every=500)
 BATCH = 128
-UNSEEN = 3000  # renderings its accuracy is measured on
+UNSEEN = 3000  # renderings that its accuracy is measured on
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees in a picture: a concept's id, and a style written as the keys of STYLES and PAIRS are."""
+    """The judge's answer for a picture: a concept's id, and a style as a key of STYLES or PAIRS."""
 
     concept: str
     style: str
 
 
 class Judge:
-    """Names the concept and the style of pictures. `accuracy` holds its own "top1" and "style", shares from 0 to 1."""
+    """Tells the concept and the style of pictures.
+
+    `accuracy` holds the shares of unseen renderings, from 0 to 1, whose concept ("top1") and "style" it tells right.
+    """
 
     def __init__(self, concepts: Sequence[str], network: nn.Module, accuracy: dict[str, float] | None = None):
         self.concepts, self.network, self.accuracy = list(concepts), network, accuracy or {}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """One verdict a picture; pictures of any size."""
+        """Return one verdict per picture. The pictures may have any size."""
         return self.judge(np.stack([shrink(image) for image in images])) if images else []
 
     @torch.inference_mode()
     def judge(self, images: np.ndarray) -> list[Verdict]:
-        """One verdict a picture; uint8 (n, SIDE, SIDE, 3)."""
+        """Return one verdict per picture of `images`, uint8 (n, SIDE, SIDE, 3)."""
         device = next(self.network.parameters()).device
         verdicts = []
         for part in np.split(images, range(256, len(images), 256)):
-            chosen = [head.argmax(1).tolist() for head in self.network(_to_tensor(part).to(device))]
+            chosen = [head.argmax(1).tolist() for head in self.network(to_tensor(part).to(device))]
             verdicts += [
                 Verdict(self.concepts[c], join_style(MEDIA[m], GROUNDS[g])) for c, m, g in zip(*chosen, strict=True)
             ]
         return verdicts
 
     def save(self, file: Path) -> None:
-        """Write concepts, accuracy and weights as safetensors, to a temporary name first."""
-        work = file.with_suffix(".tmp")
+        """Write the concepts, the accuracy and the weights as a safetensors file."""
         about = {"concepts": json.dumps(self.concepts), "accuracy": json.dumps(self.accuracy)}
-        save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, work, about)
-        os.replace(work, file)
+        weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        with atomic_file(file) as part:
+            save_file(weights, part, about)
 
     @classmethod
     def load(cls, file: Path) -> "Judge":
-        """Read what `save` wrote."""
+        """Read a judge from a file that `save` wrote."""
         with safe_open(file, "pt") as data:
             about = data.metadata()
             concepts = json.loads(about["concepts"])
@@ -80,8 +83,16 @@ class Judge:
         return cls(concepts, network.eval(), json.loads(about["accuracy"]))
 
 
+def judge_pictures(
+    judge: Callable[[Sequence[Image.Image]], list[Verdict]], images: Sequence[Image.Image | None]
+) -> list[Verdict | None]:
+    """Return one verdict per picture, and None for a picture that is None."""
+    verdicts = iter(judge([image for image in images if image is not None]))
+    return [None if image is None else next(verdicts) for image in images]
+
+
 class _Block(nn.Module):
-    """A residual block (arXiv 1512.03385, fig. 5) that halves the resolution."""
+    """A residual block (He et al. 2016, arXiv 1512.03385, fig. 5) that halves the resolution."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -99,9 +110,10 @@ class _Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A ResNet of 1.0 M parameters: (n, 3, SIDE, SIDE) in [-1, 1] -> logits of concept, medium, ground.
+    """A ResNet of 1.0 M parameters: pictures (n, 3, SIDE, SIDE) in [-1, 1] to logits of concept, medium and ground.
 
-    The heads read the mean features of every resolution: a medium shows in the texture, a concept in the shape.
+    The heads get the mean features of every resolution, because a medium shows in the texture and a concept in the
+    shape.
     """
 
     def __init__(self, concepts: int):
@@ -124,13 +136,8 @@ class Network(nn.Module):
         return self.concept(features).float(), medium, ground
 
 
-def _to_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in [-1, 1], channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift, scale and turn every picture a little, change its colours, blur it, add noise; (n, 3, h, w) in [-1, 1]."""
+    """Shift, scale, turn, recolour and blur each picture of `x`, (n, 3, h, w) in [-1, 1], a little, and add noise."""
     n = len(x)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -140,7 +147,7 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     cos, sin = scale * angle.cos(), scale * angle.sin()
     shift = uniform(-0.12, 0.12, 2, n)
     matrix = torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], 1).view(n, 2, 3)
-    # Half of them stay in place: what moves loses the grid of pixel art.
+    # Half of the pictures keep their place, because moving a picture destroys the grid of pixel art.
     matrix[uniform(0, 1) < 0.5] = torch.eye(2, 3, device=x.device)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
@@ -152,7 +159,7 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def accuracy(judge: Judge, unseen: References) -> dict[str, float]:
-    """The shares of `unseen` whose concept ("top1") and whose style ("style") the judge names rightly."""
+    """The shares of `unseen` whose concept ("top1") and whose "style" the judge tells right."""
     verdicts = judge.judge(unseen.images)
     concept = [verdict.concept == truth for verdict, truth in zip(verdicts, unseen.concept, strict=True)]
     style = [verdict.style == truth for verdict, truth in zip(verdicts, unseen.style, strict=True)]
@@ -160,7 +167,7 @@ def accuracy(judge: Judge, unseen: References) -> dict[str, float]:
 
 
 def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int = BATCH) -> Judge:
-    """Train a judge of the concepts of `drawings`, on all their pictures; checkpoints and the curve go to `folder`."""
+    """Train a judge on `drawings`. Checkpoints and the curve go to `folder`. Returns it on the CPU."""
     accelerator = make_accelerator()
     known = draw_references(drawings)
     concepts = sorted(set(known.concept))
@@ -174,20 +181,21 @@ def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int =
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(len(known.images), size=batch)
         with torch.autocast(accelerator.device.type, enabled=False):
-            x = augment(_to_tensor(known.images[chosen]).to(accelerator.device), rng)
+            x = augment(to_tensor(known.images[chosen]).to(accelerator.device), rng)
         logits, truth = network(x), answers[chosen].to(accelerator.device)
         concept, medium, ground = (F.cross_entropy(y, truth[:, k], label_smoothing=0.1) for k, y in enumerate(logits))
         right = [(y.argmax(1) == truth[:, k]).float().mean().item() for k, y in enumerate(logits)]
         return concept + medium + ground, dict(zip(("top1", "medium", "ground"), right, strict=True))
 
     trainer.train("judge", network, loss_of, plan, folder, accelerator)
-    return Judge(concepts, network)
+    return Judge(concepts, network.cpu().eval())
 
 
 def get(drawings: list[Drawing], folder: Path) -> Judge:
-    """The judge of these drawings in `folder`, trained and measured first (minutes) if it is not there yet.
+    """Read the judge of these drawings from `folder`. If there is none yet, train and measure it, which takes minutes.
 
-    It is kept under a hash of the drawings, the style filters and the judge's own code: a change of them makes another.
+    The file's folder is named by a hash of the drawings and of the code of the styles and of the judge, so that a
+    change of these trains another judge.
     """
     sources = (Path(__file__), Path(__file__).with_name("references.py"), Path(styles.__file__))
     key = hashlib.sha256(b"".join(source.read_bytes() for source in sources))

@@ -1,13 +1,14 @@
-"""The training pictures of the embedded model, rendered once to a file: every drawing in every style but the held-out
-pairs of them, and drawings side by side, again but for held-out pairs.
+"""The training pictures of the embedded model, rendered once into a file.
 
-`build` writes `pictures.npy` (uint8, count x 256 x 256 x 3, opened as a memory map) and `pictures.json` (drawings and
-style of each).
+They show every drawing in every style, and two drawings side by side. One (concept, style) pair in ten and one pair of
+concepts in ten are held out: the evaluation asks for them to measure how well the model composes.
+
+`build` writes `pictures.npy`, uint8 (n, 256, 256, 3), which is opened as a memory map, and `pictures.json`, the
+drawings and the style of each picture.
 """
 
 import hashlib
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +19,34 @@ from tqdm import tqdm
 
 from embedded.drawings import SIZE, Drawing
 from embedded.styles import PAIRS, STYLES, render
+from jsd.atomic import write_text
 
-PARTNERS = 2  # pictures with another drawing beside it, for each drawing
-HALF = SIZE // 2 - 6  # pixels of a drawing that shares its picture
+PARTNERS = 2  # other drawings that each drawing is shown beside
+HALF = SIZE // 2 - 6  # pixels per side of a drawing that shares its picture
 
 
 def _digest(*words: str) -> int:
+    """A number of 32 bits that depends on the words alone."""
     return int.from_bytes(hashlib.md5("|".join(words).encode(), usedforsecurity=False).digest()[:4], "big")
 
 
 def held_out(concept_id: str, style: str) -> bool:
-    """Whether (concept, style) is never trained on: one in ten by md5, for the test of composition.
+    """Whether this pair is never trained on: one in ten, chosen by md5.
 
-    "plain" never is; a pair of styles such as "oil+blue" is when one of its parts is.
+    "plain" is never held out. A pair of styles such as "oil+blue" is held out if one of its parts is.
     """
     parts = [part for part in style.split("+") if part != "plain"]
     return any(_digest(concept_id, part) % 10 == 0 for part in parts)
 
 
 def held_out_pair(one: str, other: str) -> bool:
-    """Whether two concepts are never shown in one picture, in either order: one pair in ten by md5."""
+    """Whether two concepts are never shown in one picture, in either order: one pair in ten, chosen by md5."""
     return _digest(*sorted((one, other))) % 10 == 0
 
 
 def styles_of(drawing: Drawing) -> list[str]:
-    """The styles a drawing is trained in: all of STYLES and one colour with each of the styles of PAIRS, less
-    the held-out ones.
+    """The styles that a drawing is trained in: STYLES, and each medium of PAIRS with one colour. Held-out pairs are
+    left out.
     """
     pairs = sorted({pair.split("+")[0] for pair in PAIRS})
     colours = sorted({pair.split("+")[1] for pair in PAIRS})
@@ -52,7 +55,10 @@ def styles_of(drawing: Drawing) -> list[str]:
 
 
 def partners(drawings: list[Drawing]) -> list[tuple[int, int]]:
-    """Which drawings (by index, left and right) are shown side by side: PARTNERS for each, of other concepts."""
+    """The pairs of drawings that are shown side by side, as indices (left, right).
+
+    Each drawing is shown on the left beside PARTNERS drawings of other concepts.
+    """
     chosen = []
     for i, drawing in enumerate(drawings):
         rng = np.random.default_rng(_digest(drawing.svg))
@@ -67,13 +73,13 @@ def partners(drawings: list[Drawing]) -> list[tuple[int, int]]:
 
 
 def styles_of_two(one: Drawing, other: Drawing) -> list[str]:
-    """The styles two drawings side by side are trained in: plain, and one more of STYLES."""
+    """The styles that two drawings side by side are trained in: plain and one other of STYLES."""
     styles = [style for style in STYLES if style != "plain"]
     return ["plain", styles[_digest(one.svg, other.svg) % len(styles)]]
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two RGBA drawings at half size on one transparent ground."""
+    """Two RGBA drawings at half size on one transparent background."""
     canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
     gap = (SIZE // 2 - HALF) // 2
     for x, drawing in ((gap, left), (SIZE // 2 + gap, right)):
@@ -83,7 +89,10 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pictures:
-    """`images[i]` (uint8, 256 x 256 x 3) shows the drawings `drawings[i]` (indices, one or two) in style `style[i]`."""
+    """All pictures: `images[i]`, uint8 (256, 256, 3), shows one or two drawings in style `style[i]`.
+
+    `drawings[i]` holds the indices of these drawings.
+    """
 
     images: np.ndarray
     drawings: list[tuple[int, ...]]
@@ -91,35 +100,37 @@ class Pictures:
 
     @property
     def single(self) -> np.ndarray:
-        """The indices of the pictures that show one thing."""
-        return np.flatnonzero([len(shown) == 1 for shown in self.drawings])
+        """The indices of the pictures that show one drawing."""
+        return np.flatnonzero([len(indices) == 1 for indices in self.drawings])
 
 
 def _render_all(job: tuple[tuple[Drawing, ...], list[str]]) -> np.ndarray:
-    shown, styles = job
-    rgba = shown[0].rgba if len(shown) == 1 else side_by_side(*(drawing.rgba for drawing in shown))
+    """Render one or two drawings in several styles: uint8 (styles, 256, 256, 3)."""
+    drawings, styles = job
+    rgba = drawings[0].rgba if len(drawings) == 1 else side_by_side(*(drawing.rgba for drawing in drawings))
     return np.stack([np.asarray(render(rgba, style)) for style in styles])
 
 
 def build(folder: Path, drawings: list[Drawing], workers: int = 2) -> Pictures:
-    """Render the pictures into `folder`, or open them if they are there already for the same drawings and styles."""
-    shown = [((i,), styles_of(drawing)) for i, drawing in enumerate(drawings)]
-    shown += [((i, j), styles_of_two(drawings[i], drawings[j])) for i, j in partners(drawings)]
-    index = [(list(which), style) for which, styles in shown for style in styles]
+    """Render the pictures into `folder` and open them. If the same pictures are there already, only open them."""
+    groups = [((i,), styles_of(drawing)) for i, drawing in enumerate(drawings)]
+    groups += [((i, j), styles_of_two(drawings[i], drawings[j])) for i, j in partners(drawings)]
+    index = [(indices, style) for indices, styles in groups for style in styles]
     file, index_file = folder / "pictures.npy", folder / "pictures.json"
-    about = {"index": [list(row) for row in index], "source": [f"{_digest(d.svg):08x}" for d in drawings]}
+    about = {
+        "index": [[list(indices), style] for indices, style in index],
+        "source": [f"{_digest(drawing.svg):08x}" for drawing in drawings],
+    }
     if not (index_file.exists() and json.loads(index_file.read_text()) == about):
         folder.mkdir(parents=True, exist_ok=True)
-        index_file.unlink(missing_ok=True)
+        index_file.unlink(missing_ok=True)  # it is written last, so its absence marks unfinished pictures
         images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(index), SIZE, SIZE, 3))
-        jobs = [(tuple(drawings[i] for i in which), styles) for which, styles in shown]
+        jobs = [(tuple(drawings[i] for i in indices), styles) for indices, styles in groups]
         start = 0
         with ProcessPoolExecutor(workers) as pool:
             for block in tqdm(pool.map(_render_all, jobs, chunksize=8), "rendering", len(jobs)):
                 images[start : start + len(block)] = block
                 start += len(block)
         images.flush()
-        work = index_file.with_suffix(".tmp")
-        work.write_text(json.dumps(about))
-        os.replace(work, index_file)
-    return Pictures(np.load(file, mmap_mode="r"), [tuple(which) for which, _ in index], [style for _, style in index])
+        write_text(index_file, json.dumps(about))
+    return Pictures(np.load(file, mmap_mode="r"), [indices for indices, _ in index], [style for _, style in index])

@@ -1,6 +1,6 @@
-"""What a model is asked in its evaluation: (concept, style) pairs it was trained on, pairs it was not, other spellings.
+"""The prompts of the evaluation: (concept, style) pairs that were trained on, held-out pairs, and other spellings.
 
-The choice is random but for its seed: the same seed always asks the same.
+They are chosen at random. The same seed always gives the same prompts.
 """
 
 import unicodedata
@@ -22,7 +22,10 @@ Key, Choice = TypeVar("Key", bound=Hashable), TypeVar("Choice")
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and the right answer to it: a concept's id and a style. `group` is one of GROUPS."""
+    """A prompt and what its picture has to show: a concept, by its id, in a style.
+
+    `group` is one of GROUPS, or "flagged" for a concept that the safety checker has to hold back.
+    """
 
     group: str
     prompt: str
@@ -31,7 +34,10 @@ class Task:
 
 
 def deal(choices: Mapping[Key, Sequence[Choice]], count: int, rng: np.random.Generator) -> list[tuple[Key, Choice]]:
-    """`count` different (key, choice), or all if there are fewer: every key once before any twice, else at random."""
+    """Draw `count` different (key, choice), or all if there are fewer.
+
+    The order is random, but every key comes once before any comes twice.
+    """
     left = {key: [options[i] for i in rng.permutation(len(options))] for key, options in choices.items() if options}
     dealt = []
     while left and len(dealt) < count:
@@ -42,13 +48,13 @@ def deal(choices: Mapping[Key, Sequence[Choice]], count: int, rng: np.random.Gen
 
 
 def sample_pairs(drawings: Sequence[Drawing], count: int, seed: int) -> list[Task]:
-    """`count` (concept, style) pairs: two thirds that were trained on, one third held out."""
+    """Draw `count` (concept, style) pairs: two thirds were trained on, one third is held out."""
     rng = np.random.default_rng((seed, 0))
     trained, held = {}, {}
     for drawing in drawings:
-        seen = trained.setdefault(drawing.concept, [])
-        seen += [style for style in styles_of(drawing) if style not in seen]
-        # As in training, a medium of PAIRS comes with one colour: else pairs would outnumber all other styles.
+        known = trained.setdefault(drawing.concept, [])
+        known += [style for style in styles_of(drawing) if style not in known]
+        # As in training, each medium of PAIRS has one colour. With all colours, pairs would outnumber other styles.
         styles = [*STYLES, *(join_style(medium, rng.choice(list(COLOURS))) for medium in PAIRED)]
         held[drawing.concept] = [style for style in styles if held_out(drawing.concept.id, style)]
     dealt = {"trained": deal(trained, count - count // 3, rng), "held_out": deal(held, count // 3, rng)}
@@ -60,8 +66,9 @@ def sample_pairs(drawings: Sequence[Drawing], count: int, seed: int) -> list[Tas
 
 
 def sample_concepts(concepts: Sequence[Concept], count: int, seed: int) -> list[Task]:
-    """`count` prompts for these concepts in all styles, held-out ones too; the same one comes again where there are not
-    so many.
+    """Draw `count` prompts for these concepts in all styles, held-out pairs included.
+
+    If there are fewer different prompts than `count`, they are repeated.
     """
     rng = np.random.default_rng((seed, 2))
     every = deal({concept: tuple(STYLES) for concept in concepts}, len(concepts) * len(STYLES), rng)
@@ -70,14 +77,14 @@ def sample_concepts(concepts: Sequence[Concept], count: int, seed: int) -> list[
 
 
 def half_width(text: str) -> str:
-    """Katakana as the half-width forms of old terminals, voiced marks apart: ガム -> ｶﾞﾑ. Other characters stay."""
+    """Katakana to the half-width forms of old terminals, with separate voice marks: ガム to ｶﾞﾑ."""
     narrow = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFF9E)}
     narrow |= {"\u3099": "\uff9e", "\u309a": "\uff9f"}
     return "".join(narrow.get(c, c) for c in unicodedata.normalize("NFD", text))
 
 
 def spellings(concept: Concept) -> list[str]:
-    """Ways to write a concept other than its canonical name: aliases, the other kana, half-width katakana."""
+    """All ways to write a concept except its canonical name: aliases, the other kana, half-width katakana."""
     names = [*concept.ja, *map(swap_kana, concept.ja)]
     katakana = filter(_is_katakana, names)
     return [name for name in dict.fromkeys([*names, *map(half_width, katakana)]) if name != concept.ja[0]]
@@ -88,15 +95,18 @@ def _is_katakana(name: str) -> bool:
 
 
 def sample_aliases(concepts: Iterable[Concept], count: int, seed: int) -> list[Task]:
-    """`count` prompts that are nothing but another spelling of a concept; those that name two concepts are left out."""
+    """Draw `count` prompts that consist of another spelling of a concept.
+
+    Spellings that several concepts share are left out.
+    """
     owners: dict[str, set[str]] = {}
     choices = {concept: spellings(concept) for concept in concepts}
     for concept, names in choices.items():
         for name in (*names, concept.ja[0]):
             owners.setdefault(unicodedata.normalize("NFKC", name), set()).add(concept.id)
-    clear = {
+    unambiguous = {
         concept: [name for name in names if len(owners[unicodedata.normalize("NFKC", name)]) == 1]
         for concept, names in choices.items()
     }
-    dealt = deal(clear, count, np.random.default_rng((seed, 1)))
+    dealt = deal(unambiguous, count, np.random.default_rng((seed, 1)))
     return [Task("aliases", name, concept.id, "plain") for concept, name in dealt]

@@ -1,6 +1,7 @@
-"""The judge's references: every drawing in every style, with the right answer, as small pictures.
+"""The judge's training and test pictures: drawings in every style, small, with the right answers.
 
-With a seed each is drawn at another place, size and angle and compressed as JPEG: renderings nobody has seen.
+The training pictures show the drawings as they are. The test pictures show them at another place, size and angle, and
+are compressed as JPEG, so that the judge has not seen them.
 """
 
 import io
@@ -17,31 +18,32 @@ from tqdm import tqdm
 from embedded.drawings import Drawing
 from embedded.styles import COLOURS, PAIRS, STYLES, render
 
-SIDE = 64  # pixels a side of what the judge sees
-# A style is a medium on a ground: "oil+blue" is ("oil", "blue"), "oil" ("oil", ""), "blue" ("plain", "blue").
+SIDE = 64  # pixels per side of the pictures that the judge sees
+# A style is a medium on a ground, the colour of the background: "oil+blue" is ("oil", "blue"), "oil" is ("oil", ""),
+# and "blue" is ("plain", "blue").
 MEDIA = tuple(style for style in STYLES if style not in COLOURS)
 GROUNDS = ("", *COLOURS)
-PAIRED = tuple(dict.fromkeys(pair.split("+")[0] for pair in PAIRS))
+PAIRED = tuple(dict.fromkeys(pair.split("+")[0] for pair in PAIRS))  # the media that have styles with a ground
 
 
 def split_style(style: str) -> tuple[str, str]:
-    """(medium, ground) of a key of STYLES or PAIRS."""
+    """Split a key of STYLES or PAIRS into (medium, ground)."""
     medium = next((part for part in style.split("+") if part in MEDIA), "plain")
     return medium, next((part for part in style.split("+") if part in COLOURS), "")
 
 
 def join_style(medium: str, ground: str) -> str:
-    """The style's key: the inverse of `split_style`."""
+    """The key of a style; the inverse of `split_style`."""
     return "+".join(part for part in (medium, ground) if part not in ("plain", "")) or "plain"
 
 
 def shrink(image: Image.Image) -> np.ndarray:
-    """An RGB picture of any size as the judge sees it: uint8, SIDE x SIDE x 3."""
+    """A picture of any size as the judge sees it: uint8 (SIDE, SIDE, 3)."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.BOX))
 
 
 def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """An RGBA drawing at another size (0.85 to 1.1), angle (up to 8 degrees) and place (up to 1/20 of a side)."""
+    """Scale an RGBA drawing by 0.85 to 1.1, turn it by up to 8 degrees and shift it by up to 1/20 of its side."""
     side = drawing.width
     size = round(side * rng.uniform(0.85, 1.1))
     moved = drawing.resize((size, size), Image.BICUBIC).rotate(rng.uniform(-8, 8), Image.BICUBIC)
@@ -52,7 +54,7 @@ def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) -> np.ndarray:
-    """A drawing in a style, uint8, SIDE x SIDE x 3: as it is, or with `rng` displaced and compressed."""
+    """A drawing in a style, uint8 (SIDE, SIDE, 3). With `rng` it is displaced and compressed as JPEG."""
     if rng is None:
         return shrink(render(drawing.rgba, style))
     data = io.BytesIO()
@@ -61,13 +63,14 @@ def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) ->
 
 
 def _render_one(seed: int | None, job: tuple[int, Drawing, list[str]]) -> np.ndarray:
+    """The renderings of one drawing in several styles, uint8 (styles, SIDE, SIDE, 3)."""
     i, drawing, chosen = job
     rng = None if seed is None else np.random.default_rng((seed, i))
     return np.stack([_rendering(drawing, style, rng) for style in chosen])
 
 
 def _map(jobs: list[tuple[int, Drawing, list[str]]], seed: int | None, name: str) -> Iterator[np.ndarray]:
-    """The renderings of each job, in processes where there are enough to pay for them."""
+    """The renderings of each job. Many jobs are rendered in several processes."""
     work = partial(_render_one, seed)
     if len(jobs) < 50:
         yield from map(work, jobs)
@@ -78,7 +81,7 @@ def _map(jobs: list[tuple[int, Drawing, list[str]]], seed: int | None, name: str
 
 @dataclass(frozen=True)
 class References:
-    """Pictures with their answers: `images` uint8 (n, SIDE, SIDE, 3); `concept` ids and `style` keys, n each."""
+    """Pictures with the right answers: `images` uint8 (n, SIDE, SIDE, 3), n concept ids and n style keys."""
 
     images: np.ndarray
     concept: list[str]
@@ -86,10 +89,10 @@ class References:
 
 
 def draw_references(drawings: list[Drawing], seed: int | None = None, count: int | None = None) -> References:
-    """Every drawing in all of STYLES and, for each medium of PAIRS, on one colour; held-out pairs too.
+    """Render every drawing in all STYLES and in each medium of PAIRS on one random colour, held-out pairs included.
 
-    With `seed` every one is displaced and compressed (see `displace`), other seeds differently; `count` takes that many
-    of the drawings' styles at random.
+    With `seed` every rendering is displaced (see `displace`) and compressed as JPEG. With `count` about that many
+    renderings are chosen at random.
     """
     rng = np.random.default_rng(seed)
     jobs = [

@@ -1,7 +1,7 @@
-"""The styles of the embedded model, as filters on a drawing: each takes RGBA on a transparent ground and returns RGB.
+"""The styles of the embedded model, as filters that turn a drawing (RGBA, transparent background) into an RGB picture.
 
-All arrays are float32 in [0, 1], height x width x channels. The filters are deterministic: the same drawing always
-gives the same picture, so a caption has one answer for each drawing.
+Arrays are float32 in [0, 1], (height, width, channels). The filters are deterministic: the same drawing always gives
+the same picture.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def _blur(array: np.ndarray, radius: float) -> np.ndarray:
 
 
 def flatten(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """The drawing on a ground of one colour."""
+    """The drawing on a background of one colour."""
     canvas = Image.new("RGBA", drawing.size, (*ground, 255))
     canvas.alpha_composite(drawing)
     return canvas.convert("RGB")
@@ -41,7 +41,7 @@ def flatten(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)
 
 @cache
 def _strokes(size: int) -> np.ndarray:
-    """Brush marks, size x size in [-1, 1]: two layers of soft slanted dashes, the same on every call."""
+    """Brush marks, (size, size) in [-1, 1]: two layers of soft slanted dashes, the same on every call."""
     rng = np.random.default_rng(7)
     marks = np.zeros((size, size), np.float32)
     for angle in (35, -20):
@@ -53,7 +53,7 @@ def _strokes(size: int) -> np.ndarray:
 
 
 def oil(drawing: Image.Image, ground: tuple[int, int, int] = (94, 62, 38)) -> Image.Image:
-    """油絵: colours gathered into patches, a dark canvas, light and dark brush marks, a painted rim."""
+    """油絵: patches of one colour, a dark canvas, light and dark brush marks, a dark rim."""
     size = drawing.size[0]
     image = flatten(drawing, ground).resize((size // 2, size // 2), Image.BOX).filter(ImageFilter.ModeFilter(7))
     paint = _array(image.resize((size, size), Image.BICUBIC).filter(ImageFilter.GaussianBlur(1.5)))
@@ -64,7 +64,7 @@ def oil(drawing: Image.Image, ground: tuple[int, int, int] = (94, 62, 38)) -> Im
 
 
 def watercolour(drawing: Image.Image, ground: tuple[int, int, int] | None = None) -> Image.Image:
-    """水彩画: thin, blurred colour on cream paper, pigment gathered at the rim, an uneven wash."""
+    """水彩画: thin, blurred, uneven colour on cream paper, darker at the rim."""
     size = drawing.size[0]
     paper = np.float32([0.98, 0.955, 0.89])
     tint = paper if ground is None else 0.45 * paper + 0.55 * np.float32(ground) / 255
@@ -88,24 +88,25 @@ def pencil(drawing: Image.Image) -> Image.Image:
 
 
 def pixel_art(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """ドット絵: 32 x 32 cells, few levels a channel, hard edges."""
+    """ドット絵: 32 x 32 cells with hard edges and 7 levels per channel."""
     size = drawing.size[0]
     cells = _array(flatten(drawing, ground).resize((32, 32), Image.BOX))
     return _image(np.round(cells * 6) / 6).resize((size, size), Image.NEAREST)
 
 
 def monochrome(drawing: Image.Image) -> Image.Image:
-    """白黒: a photograph-like grey picture with a little more contrast."""
+    """白黒: a grey picture with a little more contrast, like a photograph."""
     grey = _array(flatten(drawing).convert("L"))
     return _image(np.repeat(((grey - 0.5) * 1.15 + 0.5)[..., None], 3, 2))
 
 
 def _on(colour: str, paint: Callable[..., Image.Image]) -> Callable[[Image.Image], Image.Image]:
+    """The filter `paint` with a background of one colour."""
     return lambda drawing: paint(drawing, COLOURS[colour])
 
 
-# style -> filter. "plain" has no style words; "blue" is a blue background; "oil+blue" an oil painting on a blue
-# background.
+# The filter of each style. "plain" is the drawing on white, "blue" a blue background, "oil+blue" an oil painting on a
+# blue background.
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "plain": flatten,
     "oil": oil,
@@ -123,5 +124,5 @@ PAIRS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def render(drawing: Image.Image, style: str) -> Image.Image:
-    """`drawing` (RGBA) in `style`, a key of STYLES or PAIRS; RGB of the same size. Raises KeyError for another name."""
+    """Render `drawing` (RGBA) in `style`, a key of STYLES or PAIRS, as RGB of the same size."""
     return (STYLES.get(style) or PAIRS[style])(drawing)

@@ -1,105 +1,48 @@
-"""The embedded model's text encoder and UNet, the batches they learn from, and the English text encoder's warm-up.
+"""Train the embedded model's text encoders and UNet.
 
-Without the warm-up the UNet ignores the text for a long time; Stable Diffusion's, too, had learnt from pictures before
-(it is CLIP's).
+`pretrain_text` comes first. Without it the UNet ignores the text for a long time. Stable Diffusion has no such step,
+because its text encoder is CLIP's, which had learnt from pictures before. `train_stage` then runs one of the stages of
+`jsd.train.stages`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel
 
-from embedded.autoencoder import CHANNELS
-from jsd.tokenizer import Tokenizer
-from jsd.train import trainer
+from embedded.captions import Language
+from embedded.networks import NOISE_SCHEDULE, WIDTH
+from embedded.preview import draw_preview
+from embedded.training_data import Batches, TrainingData
+from jsd.train import stages, trainer
+from jsd.train.plots import draw_curve
 from jsd.train.trainer import Plan
 
-WIDTH = 192
-# Plain scaled_linear betas, which every sampler supports, but ending noisier than Stable Diffusion's: these latents are
-# few and strongly correlated, so at SD's last step (signal 0.068) one could still see the ground's colour. Here the
-# signal is 0.015.
-NOISE_SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.02,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
-    "clip_sample": False,
-}
+BATCH = 64
 
 
-@dataclass
-class Batches:
-    """What a training step draws from. `latents` (n, CHANNELS, 8, 8); `weights` (n), how often each is drawn, sums to
-    1.
+@dataclass(frozen=True)
+class StagePlan:
+    """How one stage is trained.
 
-    `caption(i, rng)` gives a caption for picture i.
+    plan: steps, learning rate and so on.
+    share_of_two: the share of pictures that show two concepts.
+    noisy: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1). It moves linearly
+    from the first value to the second during the stage. 1 samples all timesteps equally; smaller values sample noisy
+    timesteps more often.
     """
 
-    latents: torch.Tensor
-    weights: np.ndarray
-    caption: Callable[[int, np.random.Generator], str]
-    tokenizer: Tokenizer
-
-    def draw(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Latents (batch, CHANNELS, 8, 8), token ids (batch, max_length), and a key for each sample drawn."""
-        chosen = rng.choice(len(self.latents), batch, p=self.weights)
-        texts = [self.caption(i, rng) for i in chosen]
-        keys = [f"{place} {i}" for place, i in enumerate(chosen)]  # the same picture may be drawn twice
-        return self.latents[torch.from_numpy(chosen)].float(), self.ids(texts), keys
-
-    def ids(self, texts: list[str]) -> torch.Tensor:
-        return torch.tensor([self.tokenizer(text).ids for text in texts])
-
-
-def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
-    """A CLIPTextModel of 192 x 3 layers for the tokenizer's ids."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=tokenizer.vocabulary_size,
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            max_position_embeddings=tokenizer.max_length,
-            projection_dim=WIDTH,
-            pad_token_id=tokenizer.pad_id,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_id,
-        )
-    )
-
-
-def make_unet() -> UNet2DConditionModel:
-    """A UNet2DConditionModel of 11.8 M parameters on 8 x 8 x 64 latents, with the pooled text added to the time
-    embedding.
-    """
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
-        block_out_channels=(144, 192),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=16,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=(6, 6),
-        resnet_time_scale_shift="scale_shift",
-        addition_embed_type="text",
-        addition_embed_type_num_heads=6,
-    )
-    for name, parameter in unet.named_parameters():
-        if name.endswith(("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias")):
-            torch.nn.init.zeros_(parameter)  # residual branches start at nothing
-    return unet
+    plan: Plan
+    share_of_two: float
+    noisy: tuple[float, float]
 
 
 def pretrain_text(
@@ -110,11 +53,11 @@ def pretrain_text(
     accelerator: Accelerator,
     batch: int = 192,
 ) -> None:
-    """Teach the text encoder what the pictures look like before there is a UNet.
+    """Teach the text encoder how the pictures look, before there is a UNet.
 
-    From its mean state, which is what the UNet's pooled text starts from, a small network is to predict the picture's
-    latents; and each caption's is to be nearest to its own picture's (CLIP, arXiv 2103.00020, sec. 2.3). With the
-    second alone, captions can be told apart, but what they show takes the UNet very long to learn.
+    The mean of the last hidden states is trained with two losses. From it a small network predicts the latents of the
+    picture. And each caption has to be more similar to its own picture than to the others in the batch (CLIP, Radford
+    et al. 2021, arXiv 2103.00020, sec. 2.3). docs/embedded.md tells why the second loss alone is not enough.
     """
     torch.manual_seed(plan.seed)
     size = data.latents[0].numel()
@@ -138,3 +81,49 @@ def pretrain_text(
 
     both = torch.nn.ModuleDict({"text": text_encoder, "heads": heads})
     trainer.train("text", both, loss_of, plan, folder, accelerator, terms={"batch": batch})
+
+
+def train_stage(
+    name: str,
+    stage: StagePlan,
+    data: TrainingData,
+    language: Language,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    accelerator: Accelerator,
+    earlier: Mapping[str, Any],
+) -> None:
+    """Train one stage in place on captions in `language`. Every checkpoint gets a preview and the loss curve.
+
+    `earlier` are the terms of the trainings before this one. A checkpoint that was begun after other ones is refused.
+    """
+    plan, batches = stage.plan, data.batches(language, stage.share_of_two)
+    scheduler = DDPMScheduler(**NOISE_SCHEDULE)
+    last = scheduler.config.num_train_timesteps
+    unet.set_attn_processor(AttnProcessor())  # for 4 x 4 positions, plain attention trains faster than the fused kernel
+
+    def timestep(t: torch.Tensor, step: int) -> torch.Tensor:
+        first, final = stage.noisy
+        return (last * (t / last) ** (first + (final - first) * step / plan.steps)).long()
+
+    def show(step: int) -> None:
+        draw_preview(data, language, text_encoder, unet, data.work / f"{name}-preview-{step:06d}.png")
+        draw_curve(data.work / f"{name}.jsonl", data.work / f"{name}.png")
+
+    stages.train_stage(
+        name,
+        text_encoder,
+        unet,
+        scheduler,
+        lambda step, rng: batches.draw(BATCH, rng),
+        batches.ids([""])[0],
+        plan,
+        data.work,
+        accelerator,
+        timestep=timestep,
+        on_save=show,
+        terms={"batch": BATCH, "two": stage.share_of_two, "noisy": stage.noisy, "after": earlier},
+    )
+    unet.set_default_attn_processor()
+    unet.requires_grad_(True)
+    text_encoder.requires_grad_(True)

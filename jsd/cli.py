@@ -91,10 +91,10 @@ def _make_parser() -> argparse.ArgumentParser:
     for name, (module, text) in TRAIN_COMMANDS.items():
         train.add_parser(name, help=text, module=module, extra="train")
     # Other packages add commands by entry points: the name is the command, the value its module.
-    for entry in entry_points(group="jsd.train.commands"):
-        train.add_parser(entry.name, help="see its --help", module=entry.value, extra="train")
-    for entry in entry_points(group="jsd.commands"):
-        commands.add_parser(entry.name, help="see its --help", module=entry.value, extra=entry.name)
+    for group, prefix, parsers in (("jsd.commands", "", commands), ("jsd.train.commands", "train ", train)):
+        for entry in entry_points(group=group):
+            text = f"see python -m jsd {prefix}{entry.name} --help"
+            parsers.add_parser(entry.name, help=text, module=entry.value, extra=prefix.strip() or entry.name)
     return parser
 
 

@@ -75,10 +75,6 @@ class Job:
         """The number of pictures that are not decoded yet."""
         return len(self.x_t) - len(self.pictures)
 
-    @property
-    def decoded(self) -> bool:
-        return not self.undecoded
-
 
 def generate(
     components: Components, request: Request, progress: Progress | None = None, max_rows: int | None = None

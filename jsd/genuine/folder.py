@@ -1,4 +1,4 @@
-"""Writing a model folder in the standard diffusers layout: in one piece, with clean configs and an index."""
+"""Write a model folder in the standard diffusers layout: whole or not at all, with clean configs and a manifest."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from jsd.atomic import write_text
-from jsd.manifest import MANIFEST, check_defaults, model_files, sha256
+from jsd.errors import WeightsError
+from jsd.manifest import MANIFEST, check_defaults, model_files, read_json, sha256
 
 if TYPE_CHECKING:
     import torch
 
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")  # the files of a model that go with it wherever it goes
+
 
 def check_target(folder: Path) -> None:
-    """Raises FileExistsError, before any work, if `folder` holds anything but a model, which may be replaced."""
+    """Raises `WeightsError` if `folder` holds anything but a model. A model may be replaced."""
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder}: is there and is no model folder; name one that can be replaced, or a new one")
+        raise WeightsError(f"{folder}: exists and is not a model folder; name a new folder, or a model to replace")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to write a model into, which takes its place, and name, when all went well.
+    """Yield an empty folder beside `folder` to write a model into. After the block it is renamed to `folder`.
 
-    A model that was there is replaced; whatever goes wrong leaves it as it was. Raises FileExistsError for a folder
-    that holds something else.
+    A model in `folder` is replaced. If the block raises, `folder` stays as it was. Raises `WeightsError` if `folder`
+    holds anything but a model, and `OSError` if the disk is full.
     """
-    folder = folder.resolve()  # a link to a larger disk stays one
+    folder = folder.resolve()  # a link, to a larger disk for example, stays a link
     check_target(folder)
     work, old = (folder.with_name(folder.name + suffix) for suffix in (".tmp", ".old"))
     shutil.rmtree(work, ignore_errors=True)
@@ -41,33 +46,34 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, old)
         os.replace(work, folder)
-    except BaseException:
+    except SafetensorError as error:
+        raise OSError(f"{folder}: can't be written ({error})") from error
+    finally:
         shutil.rmtree(work, ignore_errors=True)
-        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def save_part(module: torch.nn.Module, folder: Path) -> None:
-    """Write a model as safetensors with its config, which names float32 whatever the file holds.
+    """Write a model as safetensors, under today's names of tensors, with its config.
 
-    Else transformers would load its parts in half precision, and stock diffusers the others in full. And transformers
-    would go back to the names of tensors that a model had been read with.
+    The config says `dtype: float32`, whatever the type of the stored tensors. Otherwise transformers would load the
+    part in half precision, while stock diffusers loads the others in float32.
     """
     from transformers import PreTrainedModel
 
+    # Otherwise transformers would write the names of the file that the model was read from.
     names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
     module.save_pretrained(folder, safe_serialization=True, **names)
-    config = folder / "config.json"
-    settings = json.loads(config.read_text("utf-8"))
-    settings.pop("_name_or_path", None)  # of the machine it was made on
-    if "dtype" in settings:
-        settings["dtype"] = "float32"
-    config.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    config = read_json(folder / "config.json")
+    config.pop("_name_or_path", None)  # a path on this machine
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    write_json(folder / "config.json", config)
 
 
 def write_index(folder: Path) -> None:
-    """Write diffusers' model_index.json for the parts that are there."""
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))["_class_name"]
+    """Write diffusers' `model_index.json` for the parts in `folder`."""
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
     checked = (folder / "safety_checker").is_dir()
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -81,21 +87,25 @@ def write_index(folder: Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    write_json(folder / "model_index.json", index)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_manifest(folder: str | Path, *, name: str, defaults: dict[str, Any], **about: Any) -> Path:
     """Write `MANIFEST.json` for the files that are in `folder` now, and return its path.
 
     `defaults` may hold width, height, num_inference_steps, guidance_scale, guidance_interval and scheduler. `about` is
-    any further information: training, data, licences. Raises `WeightsError` for a default out of range, and for a
-    pickle in the folder.
+    any further information: training, data, licences. Raises `WeightsError` if a default is unknown or out of range,
+    and if the folder holds a pickle.
     """
     folder = Path(folder)
     check_defaults(folder, defaults)
     files = {
         path: {"sha256": sha256(folder / path), "size": (folder / path).stat().st_size} for path in model_files(folder)
     }
-    text = json.dumps({"name": name, "defaults": defaults, **about, "files": files}, ensure_ascii=False, indent=2)
-    write_text(folder / MANIFEST, text + "\n")
+    write_json(folder / MANIFEST, {"name": name, "defaults": defaults, **about, "files": files})
     return folder / MANIFEST

@@ -5,9 +5,9 @@
     pipe = JapaneseStableDiffusionPipeline.from_pretrained("rinna/japanese-stable-diffusion", use_auth_token=True)
     pipe("猫の肖像画 油絵")["sample"][0].save("output.png")
 
-Everything diffusers does (adapters, callbacks, offloading, prompt embeddings) works as there. What is ours: a model is
-opened through `jsd.model` (verified, safetensors only), a name on the hub is pulled once and converted, the Japanese
-tokenizer is read by sentencepiece itself, and pictures carry the invisible mark.
+Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers. Four things differ: the model is
+loaded by `jsd.model` (verified, safetensors only), a repository on the hub is fetched and converted once, sentencepiece
+itself reads the Japanese tokenizer, and PIL pictures carry the invisible watermark.
 """
 
 from __future__ import annotations
@@ -38,32 +38,39 @@ from jsd.manifest import MANIFEST
 from jsd.schedulers import make_scheduler
 from jsd.tokenizer import Tokenizer
 
-# What a scheduler must know of the noise a model was trained on.
+# The settings of a scheduler that must agree with the noise the model was trained on.
 NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
 @dataclass
 class JapaneseStableDiffusionPipelineOutput(StableDiffusionPipelineOutput):
-    """`images` and `nsfw_content_detected`; `output["sample"]` is what `images` was called in 2022."""
+    """The pictures in `images`, and one flag per picture in `nsfw_content_detected`, None without a safety checker.
+
+    `output["sample"]` is the same as `output["images"]`: its name in 2022.
+    """
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__("images" if key == "sample" else key)
 
 
 class PipelineTokenizer:
-    """`jsd.tokenizer.Tokenizer` under the calls that diffusers' pipelines make to one of transformers'."""
+    """A `jsd.tokenizer.Tokenizer` with the methods of transformers' tokenizers that diffusers' pipelines call."""
 
-    added_tokens_encoder: Mapping[str, int] = {}  # no textual inversions
+    added_tokens_encoder: Mapping[str, int] = {}  # textual inversions are not supported
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.model_max_length = tokenizer.max_length
 
     def __call__(self, text: str | Sequence[str], padding: str = "max_length", **_: Any) -> SimpleNamespace:
-        """Ids and mask, (texts, tokens): rows of `model_max_length`, with padding="longest" of what each text has."""
+        """Return `input_ids` and `attention_mask`, both (texts, tokens).
+
+        A row has `model_max_length` tokens. With padding="longest" no text is cut off, and a row has as many tokens as
+        the longest text.
+        """
         texts = [text] if isinstance(text, str) else text
         rows = [[*self.tokenizer.encode(one), self.tokenizer.eos_id] for one in texts]
-        if padding == "longest":  # asked for only to tell what is cut off
+        if padding == "longest":  # the pipeline compares these rows with the others, and warns of the text cut off
             length = max(map(len, rows))
             ids = torch.tensor([row + [self.tokenizer.pad_id] * (length - len(row)) for row in rows])
         else:
@@ -72,14 +79,16 @@ class PipelineTokenizer:
         return SimpleNamespace(input_ids=ids, attention_mask=mask.long())
 
     def tokenize(self, text: str) -> list[str]:
+        """Split a text into its pieces."""
         return self.tokenizer.pieces.encode(text, out_type=str)
 
     def batch_decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Turn rows of token ids back into texts."""
         return [self.tokenizer.pieces.decode([int(i) for i in row]) for row in rows]
 
 
 class _Japanese:
-    """What the three pipelines have in common."""
+    """How the three pipelines load a model and return pictures."""
 
     @classmethod
     def from_pretrained(
@@ -96,13 +105,19 @@ class _Japanese:
         cache_dir: str | None = None,
         **parts: Any,
     ) -> Self:
-        """Open a model folder, or a repository of the hub ("owner/name"), which is converted into `weights/` once.
+        """Load a model folder, or a repository of the hub ("owner/name"), which is fetched and converted once.
 
-        `scheduler` keeps its kind and settings, but follows the noise the model was trained on. `use_auth_token` is
-        what `token` was called in 2022: True for HF_TOKEN or a saved login, or the token itself. `dtype` (once
-        `torch_dtype`) is float32 unless given. Any part may be given by its name; `safety_checker=None` leaves the
-        checker out. With `local_files_only` nothing is fetched; `cache_dir` has no effect (calls of 2022 give it).
-        Raises `WeightsError` for a folder that is damaged, and `HubError` with what to do.
+        `scheduler`: a scheduler of diffusers, by default the one in the model's manifest. It keeps its class and its
+        settings, except for those of the noise the model was trained on.
+        `token`: a token of the hub, or True for HF_TOKEN or a saved login. `use_auth_token` is its name of 2022.
+        `revision`: a branch, tag or commit of the repository.
+        `dtype`: float32 by default. `torch_dtype` is its older name.
+        `local_files_only`: fetch nothing. A repository that was fetched before is loaded from `weights/`.
+        `cache_dir`: has no effect. Calls of 2022 pass it.
+        `parts`: parts that replace the model's own, by their names in diffusers. `safety_checker=None` switches the
+        safety checker off.
+
+        Raises `WeightsError` if the folder is missing or damaged, and `HubError` if the hub does not deliver the model.
         """
         unknown = set(parts) - set(inspect.signature(cls.__init__).parameters) - {"self"}
         if unknown:
@@ -128,7 +143,11 @@ class _Japanese:
         return cls(**own | parts)
 
     def __call__(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
-        """As the stock pipeline's; `init_image`, its name in 2022, is `image`. PIL pictures carry the mark."""
+        """Draw. The arguments are those of the diffusers pipeline; `init_image` is the name of `image` in 2022.
+
+        Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the
+        watermark, other output types do not.
+        """
         if "init_image" in kwargs:
             kwargs["image"] = kwargs.pop("init_image")
         output = super().__call__(*args, return_dict=True, **kwargs)
@@ -140,27 +159,28 @@ class _Japanese:
 
 
 class JapaneseStableDiffusionPipeline(_Japanese, StableDiffusionPipeline):
-    """Text to image."""
+    """Text to image: draws a prompt. See diffusers' `StableDiffusionPipeline` for the arguments of a call."""
 
 
 class JapaneseStableDiffusionImg2ImgPipeline(_Japanese, StableDiffusionImg2ImgPipeline):
-    """Image to image."""
+    """Image to image: changes a picture after a prompt. See diffusers' `StableDiffusionImg2ImgPipeline`."""
 
 
 class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPipeline):
-    """Inpainting: the mask's white part is repainted."""
+    """Inpainting: repaints the white part of a mask. See diffusers' `StableDiffusionInpaintPipeline`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock pipeline's, but in the picture's own size, and also for latents of other than 4 channels.
+        """Draw in the size of the picture, unless `width` and `height` are given. Latents may have any channels.
 
-        It asks the UNet's config how many channels it takes, to tell a model made for inpainting (9) from any other
-        (4), and for nothing else. So any other one says 4 as long as the call lasts.
+        For other arguments and the returned value see `JapaneseStableDiffusionPipeline`.
         """
         picture = kwargs.get("image", kwargs.get("init_image"))
-        if isinstance(picture, Image.Image):  # stock draws the model's own size, and squeezes the picture into it
+        if isinstance(picture, Image.Image):  # diffusers would squeeze the picture into the model's own size
             for name, side in zip(("width", "height"), picture.size, strict=True):
                 if kwargs.get(name) is None:
                     kwargs[name] = side // self.vae_scale_factor * self.vae_scale_factor
+        # diffusers reads the UNet's input channels to tell a model made for inpainting (9) from any other (4), and
+        # refuses all other numbers. So the config of any other model says 4 during the call.
         own = self.unet.config
         if own.in_channels == self.vae.config.latent_channels:
             self.unet._internal_dict = FrozenDict({**own, "in_channels": 4})
@@ -171,31 +191,31 @@ class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPi
 
 
 def _find(source: str, revision: str | None, token: bool | str | None, local_files_only: bool) -> Path:
-    """The folder of a model: itself, or that of a repository, pulled if it is not there yet (in that revision)."""
+    """Return the model folder `source`, or the one of the repository `source`, which is fetched if necessary."""
     if Path(source).is_dir():
         if not (Path(source) / MANIFEST).is_file():
-            raise WeightsError(f"{source}: has no {MANIFEST}; convert it first: python -m jsd weights convert")
+            raise WeightsError(f"{source}: has no {MANIFEST}; convert it first with python -m jsd weights convert")
         return Path(source)
     if source.count("/") != 1:
-        raise WeightsError(f"{source}: no such folder, and no name of a repository such as {hub.GENUINE}")
+        raise WeightsError(f"{source}: neither a folder nor the name of a repository, such as {hub.GENUINE}")
     folder = manifest.ROOT / source.rpartition("/")[2]
     hub.check_origin(folder, source)
     origin = hub.origin_of(folder)
-    # A commit that is here already need not be asked for; a branch or tag may have moved on.
+    # A commit never changes. A branch or a tag may have moved, so the hub is asked again.
     if origin is not None and (revision is None or origin.endswith(f" at {revision}")):
         return folder
     if local_files_only:
-        raise WeightsError(f"{source}: not in {folder}, and local_files_only forbids to fetch it")
+        raise WeightsError(f"{source}: not in {folder}, and local_files_only forbids fetching it")
     hub.pull(source, folder, revision, token if isinstance(token, str) else None, report=print)
     return folder
 
 
 def _follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
-    """`scheduler` with the model's own noise settings: other ones would draw rubbish."""
+    """Return `scheduler` with the NOISE settings of the model's scheduler config; with others it would draw noise."""
     wanted = {key: config[key] for key in NOISE if config.get(key) is not None}
     differ = {key: value for key, value in wanted.items() if scheduler.config.get(key) != value}
     if not differ:
         return scheduler
-    told = ", ".join(f"{key}={value!r}" for key, value in differ.items())
-    warnings.warn(f"{type(scheduler).__name__}: this model was trained with {told}, which is used", stacklevel=3)
+    settings = ", ".join(f"{key}={value!r}" for key, value in differ.items())
+    warnings.warn(f"{type(scheduler).__name__}: changed to {settings}, which this model was trained with", stacklevel=3)
     return type(scheduler).from_config({**scheduler.config, **differ})

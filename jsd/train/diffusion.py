@@ -1,6 +1,9 @@
-"""The diffusion loss that every stage trains under: text encoder and UNet in one module, so that accelerate can spread
-it over processes.
+"""The diffusion loss, which every stage minimises.
+
+Text encoder and UNet form one module, because accelerate spreads one module over the processes.
 """
+
+from __future__ import annotations
 
 import hashlib
 
@@ -10,12 +13,15 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from jsd.errors import TrainingError, shown
+
 
 class Denoiser(torch.nn.Module):
-    """Token ids and noisy latents to the loss of what the UNet makes of them.
+    """From latents, token ids, noise and timesteps to the diffusion loss.
 
-    `min_snr` weights the timesteps as min-SNR-gamma does (arXiv 2303.09556, eq. 6, with v-prediction's from appendix
-    A); None weights all alike. Raises ValueError for a prediction type other than epsilon and v_prediction.
+    `min_snr` is the gamma of min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, eq. 6; appendix A for
+    v-prediction). None gives all timesteps the same weight. Raises `TrainingError` if the scheduler's prediction type
+    is neither epsilon nor v_prediction.
     """
 
     def __init__(
@@ -27,32 +33,32 @@ class Denoiser(torch.nn.Module):
     ):
         super().__init__()
         if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                f"prediction_type {scheduler.config.prediction_type!r} of the scheduler's config; "
+            raise TrainingError(
+                f"the scheduler's prediction_type is {shown(scheduler.config.prediction_type)}; "
                 "epsilon and v_prediction can be trained"
             )
         self.text_encoder, self.unet = text_encoder, unet
         self.scheduler, self.min_snr = scheduler, min_snr
 
     def forward(self, x_0: torch.Tensor, ids: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """`x_0`, `eps` (n, c, h, w); `ids` (n, tokens); `t` (n) from 0 to the number of timesteps; a scalar."""
+        """Return the loss, a scalar. `x_0`, `eps`: (n, c, h, w). `ids`: (n, tokens). `t`: (n,), timesteps from 0."""
         x_t = self.scheduler.add_noise(x_0, eps, t)
-        seen = self.unet(x_t, t, self.text_encoder(ids).last_hidden_state).sample.float()
+        prediction = self.unet(x_t, t, self.text_encoder(ids).last_hidden_state).sample.float()
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(x_0, eps, t) if velocity else eps
         if self.min_snr is None:
-            return F.mse_loss(seen, target)
-        share = self.scheduler.alphas_cumprod.to(t.device)[t]
-        snr = share / (1 - share)
+            return F.mse_loss(prediction, target)
+        alpha_bar = self.scheduler.alphas_cumprod.to(t.device)[t]
+        snr = alpha_bar / (1 - alpha_bar)
         weight = snr.clamp_max(self.min_snr) / (snr + 1 if velocity else snr)
-        return (weight * F.mse_loss(seen, target, reduction="none").mean((1, 2, 3))).mean()
+        return (weight * F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))).mean()
 
 
 def draws(keys: list[str], seed: int, step: int, shape: tuple[int, ...], timesteps: int) -> tuple[torch.Tensor, ...]:
-    """What chance decides for samples: noise (n, *shape), timesteps (n), and a number from 0 to 1 each (n).
+    """Draw for n samples: noise (n, *shape), timesteps (n,), and uniform numbers in [0, 1) (n,).
 
-    A sample's depend on its key, the seed and the step alone, not on the batch or the process it is in: two processes
-    train as one does with twice the batch.
+    A sample's draws depend only on its key, the seed and the step. They do not depend on the batch or the process that
+    the sample is in, so two processes train like one process with twice the batch.
     """
     noise, t, u = [], [], []
     for key in keys:

@@ -1,8 +1,9 @@
-"""A model folder in the standard diffusers layout, from trained parts: clean configs, fp16 safetensors, a manifest and
-a model card.
+"""Write trained parts as a model folder in the standard diffusers layout, with a manifest and a model card.
 
-    python -m jsd train export runs/stage2 weights/mine
+python -m jsd train export runs/stage2 weights/mine
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -12,13 +13,69 @@ from pathlib import Path
 
 import torch
 
-from jsd.genuine.convert import LICENCES
-from jsd.genuine.folder import check_target, new_folder, save_part, write_index, write_manifest
-from jsd.manifest import MANIFEST, PICKLES
-from jsd.train.trainer import checkpoints, load_average, trained
+from jsd.errors import TrainingError
+from jsd.genuine.folder import LICENCES, check_target, new_folder, save_part, write_index, write_manifest
+from jsd.manifest import MANIFEST, PICKLES, read_json
+from jsd.train.checkpoints import find_checkpoints, load_average
+from jsd.train.parts import Parts, load_parts
+from jsd.train.run_stage import RUN_FILE
+from jsd.train.stages import STAGES
+from jsd.train.trainer import set_trained, trained
 
-UNUSED = (*PICKLES, ".fp16.safetensors", ".msgpack")  # what downloads have beside the files that are read
+UNUSED = (*PICKLES, ".fp16.safetensors", ".msgpack")  # files in downloads that are never read
 COPIED = ("vae", "scheduler", "safety_checker", "feature_extractor", "tokenizer")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Export the averaged weights of the newest checkpoint of a run of train loop."
+    parser.add_argument("run_folder", type=Path, metavar="run", help="the --out of the run")
+    parser.add_argument("folder", type=Path, help="where the model is written")
+    parser.add_argument("--name", help="the name of the model; default: the name of the folder")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export the newest checkpoint. Raises `TrainingError` if there is none."""
+    check_target(arguments.folder)
+    run_file = arguments.run_folder / RUN_FILE
+    if not run_file.is_file():
+        raise TrainingError(f"{run_file}: no such file; give the --out of a run of train loop")
+    settings = json.loads(run_file.read_text("utf-8"))
+    stage, model = settings["stage"], Path(settings["model"])
+    found = find_checkpoints(arguments.run_folder, stage)
+    if not found:
+        raise TrainingError(f"{arguments.run_folder}: has no checkpoint of {stage} yet; train it first")
+    parts = load_parts(stage, model, Path(settings["tokenizer"]) if settings["tokenizer"] else None)
+    put_average(parts, stage, found[-1])
+    copied = {part: model / part for part in COPIED if (model / part).is_dir()}
+    if settings["tokenizer"]:
+        copied["tokenizer"] = Path(settings["tokenizer"])
+    step = int(found[-1].name.rpartition("-")[2])
+    manifest = read_json(model / MANIFEST) if (model / MANIFEST).exists() else {}
+    about = {
+        "training": f"{stage}, {step} steps of {settings['batch'] * settings['accumulate']} per process",
+        "from": manifest.get("name", model.name),
+        "data": settings["shards"],
+        "licence": manifest.get("licence", f"that of {model.name}"),
+    }
+    export(
+        arguments.folder,
+        {"text_encoder": parts.text_encoder, "unet": parts.unet},
+        copied,
+        arguments.name or arguments.folder.name,
+        manifest.get("defaults", {}),
+        about,
+        [file for pattern in LICENCES for file in model.glob(pattern)],
+    )
+    print(f"wrote {arguments.folder}: {stage} at step {step}")
+
+
+def put_average(parts: Parts, stage: str, checkpoint: Path) -> None:
+    """Put the averaged weights of a checkpoint of `stage` into the text encoder and UNet of `parts`."""
+    both = torch.nn.ModuleDict({"text_encoder": parts.text_encoder, "unet": parts.unet})
+    set_trained(both, STAGES[stage].trains)
+    with torch.no_grad():
+        for target, value in zip(trained(both), load_average(checkpoint), strict=True):
+            target.copy_(value)
 
 
 def export(
@@ -30,11 +87,11 @@ def export(
     about: Mapping[str, object],
     licences: Sequence[Path] = (),
 ) -> None:
-    """Write `folder`: `parts` in fp16, the subfolders `copied` and files `licences` as they are, index, model card,
-    manifest.
+    """Write a model folder, whole or not at all.
 
-    To a temporary name first, then renamed; a model that was there is replaced. Raises FileExistsError for a folder
-    that is none.
+    It holds `parts` as fp16 safetensors, the folders `copied` and the files `licences` as they are, the index, a model
+    card and the manifest, with `about`. A model that is already there is replaced. Raises FileExistsError if `folder`
+    holds anything else.
     """
     with new_folder(folder) as work:
         for part, module in parts.items():
@@ -50,64 +107,10 @@ def export(
 
 
 def model_card(name: str, about: Mapping[str, object]) -> str:
-    """A model card in Markdown: what the manifest says, and how to use it."""
+    """Return a model card in Markdown: the content of the manifest, and how to use the model."""
     lines = [f"- {key}: {value}" for key, value in about.items()]
     return (
         f"# {name}\n\nA text-to-image model, made with Japanese Stable Diffusion's training code.\n\n"
         + "\n".join(lines)
         + "\n\n```bash\nJSD_WEIGHTS=path/to/this/folder script/predict -i prompt=猫 -o out.png\n```\n"
     )
-
-
-def main(argv: Sequence[str]) -> None:
-    """Export the newest checkpoint of a run of `jsd.train.run_stage`, its averaged weights."""
-    from jsd.train.run_stage import RUN_FILE, load_parts
-
-    parser = argparse.ArgumentParser(prog="python -m jsd train export", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="the --out of the run")
-    parser.add_argument("folder", type=Path, help="where the model goes")
-    parser.add_argument("--name", help="default: the folder's")
-    args = parser.parse_args(argv)
-    check_target(args.folder)
-    run = json.loads((args.run / RUN_FILE).read_text("utf-8"))
-    found = checkpoints(args.run, run["stage"])
-    if not found:
-        raise FileNotFoundError(f"{args.run}: has no checkpoint of {run['stage']} yet; train it first")
-    model = Path(run["model"])
-    tokenizer = Path(run["tokenizer"]) if run["tokenizer"] not in (None, "None") else None
-    parts = load_parts(run["stage"], model, tokenizer)
-    load_stage(parts, run["stage"], found[-1])
-    step = int(found[-1].name.rpartition("-")[2])
-    manifest = json.loads((model / MANIFEST).read_text("utf-8")) if (model / MANIFEST).exists() else {}
-    export(
-        args.folder,
-        {"text_encoder": parts.text_encoder, "unet": parts.unet},
-        {
-            part: tokenizer if part == "tokenizer" and tokenizer else model / part
-            for part in COPIED
-            if (model / part).is_dir() or (part == "tokenizer" and tokenizer)
-        },
-        args.name or args.folder.name,
-        manifest.get("defaults", {}),
-        {
-            "training": f"{run['stage']}, {step} steps of {run['batch'] * run['accumulate']} a process",
-            "from": manifest.get("name", model.name),
-            "data": run["shards"],
-            "licence": manifest.get("licence", f"that of {model.name}"),
-        },
-        [file for pattern in LICENCES for file in model.glob(pattern)],
-    )
-    print(f"wrote {args.folder}: {run['stage']} at step {step}")
-
-
-def load_stage(parts: "object", stage: str, checkpoint: Path) -> None:
-    """Put the averaged weights of a checkpoint of `stage` into the text encoder and UNet of `parts`."""
-    from jsd.train.stages import STAGES
-    from jsd.train.trainer import set_trained
-
-    both = torch.nn.ModuleDict({"text_encoder": parts.text_encoder, "unet": parts.unet})
-    set_trained(both, STAGES[stage].trains)
-    targets, average = trained(both), load_average(checkpoint)
-    with torch.no_grad():
-        for target, value in zip(targets, average, strict=True):
-            target.copy_(value)

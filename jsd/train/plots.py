@@ -1,13 +1,15 @@
 """The curve of a training run, as a picture."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from jsd.atomic import atomic_file
-from jsd.train.trainer import read_curve
+from jsd.train.checkpoints import read_curve
 
 
 def draw_curve(rows_file: Path, picture: Path) -> None:
-    """Draw a .jsonl of the trainer: every figure but the time against the step, the loss smoothed as well."""
+    """Draw a curve file of the trainer: every figure except the time against the step, the loss also smoothed."""
     from matplotlib.figure import Figure
 
     rows = read_curve(rows_file)

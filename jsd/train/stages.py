@@ -1,13 +1,16 @@
-"""The stages that make an English latent diffusion model speak Japanese, as data, and what they share.
+"""The stages that make an English latent diffusion model speak Japanese.
 
-1. `base`: the UNet alone, on English captions, with a text encoder that knows pictures already, as Stable Diffusion's
-   (CLIP's) does. Only for a model of our own: Stable Diffusion has this stage behind it.
-2. `stage1`: a Japanese text encoder from scratch under the diffusion loss, all else frozen, with a tokenizer of its
-   own. It learns to say in Japanese what the UNet understands.
-3. `stage2`: text encoder and UNet together, on Japanese captions: what Japanese pictures look like.
+1. `base`: only the UNet, on English captions, with a text encoder that already knows pictures, like CLIP's. Only for a
+   model of our own. Stable Diffusion is already past this stage.
+2. `stage1`: a new Japanese text encoder with its own tokenizer, under the diffusion loss. Everything else is frozen.
+   The text encoder learns to say in Japanese what the UNet already understands.
+3. `stage2`: text encoder and UNet together, on Japanese captions. The UNet learns how Japanese pictures look.
 
-After the 2022 README ("Training") and PITI (arXiv 2205.12952, sec. 3.2). The VAE stays as it is throughout.
+They follow the 2022 README ("Training") and PITI (Wang et al. 2022, arXiv 2205.12952, sec. 3.2). No stage changes the
+VAE.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,18 +26,19 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from jsd.tokenizer import Tokenizer
 from jsd.train import trainer
+from jsd.train.checkpoints import Data
 from jsd.train.data import Stream
 from jsd.train.diffusion import Denoiser, draws
-from jsd.train.trainer import Data, Plan, set_trained
+from jsd.train.trainer import Plan, set_trained
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`trains`: the parts that change; `fresh_text`: whether the text encoder begins from scratch; `lr`: what suits."""
+    """Which parts of the model a stage trains, and how it begins."""
 
     trains: tuple[str, ...]
-    fresh_text: bool
-    lr: float
+    fresh_text: bool  # whether the text encoder begins with random weights
+    lr: float  # the default peak of the learning rate
 
 
 STAGES = {
@@ -42,12 +46,12 @@ STAGES = {
     "stage1": Stage(("text_encoder",), fresh_text=True, lr=1e-4),
     "stage2": Stage(("text_encoder", "unet"), fresh_text=False, lr=1e-5),
 }
-# x_0 (n, c, h, w), ids (n, tokens), keys (n)
+# From the step and its generator to a batch: x_0 (n, c, h, w), token ids (n, tokens), n keys.
 Source = Callable[[int, np.random.Generator], tuple[torch.Tensor, torch.Tensor, list[str]]]
 
 
 def fresh_text_encoder(config: CLIPTextConfig, tokenizer: Tokenizer) -> CLIPTextModel:
-    """A text encoder of the same shape as `config`'s, with random weights, for the tokens of `tokenizer`."""
+    """Return a text encoder with random weights, of the same shape as `config` says, for the tokens of `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
             **{
@@ -63,7 +67,7 @@ def fresh_text_encoder(config: CLIPTextConfig, tokenizer: Tokenizer) -> CLIPText
 
 
 def noise_schedule(config: dict) -> DDPMScheduler:
-    """The scheduler that adds noise in training, for a folder's scheduler_config.json."""
+    """Return the scheduler that adds noise in training. `config`: a model folder's scheduler_config.json."""
     known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
     return DDPMScheduler(**{name: config[name] for name in known if name in config}, clip_sample=False)
 
@@ -81,9 +85,9 @@ def train_stage(
     min_snr: float | None = None,
     **settings: Any,
 ) -> None:
-    """Train the parts that stage `name` of STAGES names, in place, to their averaged weights.
+    """Train the parts that stage `name` of STAGES trains, in place. At the end they hold their averaged weights.
 
-    `settings` are those of `train_denoiser`; see there.
+    `settings` are further arguments of `train_denoiser`.
     """
     model = Denoiser(text_encoder, unet, scheduler, min_snr)
     set_trained(model, STAGES[name].trains)
@@ -104,15 +108,15 @@ def train_denoiser(
     on_save: Callable[[int], None] = lambda step: None,
     terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Train what is not frozen of `model` under the diffusion loss.
+    """Train the parameters of `model` that are not frozen, under the diffusion loss.
 
-    `source(step, rng)` gives the batches; a share `dropout` of their ids is replaced by `empty` (tokens), the ids of an
-    empty caption, for guidance (arXiv 2207.12598, sec. 3.2). `timestep(t, step)` may move the uniform timesteps.
-    `data`, `on_save`, `terms` and what is raised are `fit`'s.
+    `source(step, rng)` returns a batch. For a share `dropout` of the samples, the token ids are replaced by `empty`,
+    the ids of an empty caption, (tokens,): guidance needs it (Ho and Salimans 2022, arXiv 2207.12598, sec. 3.2).
+    `timestep(t, step)` maps uniform timesteps to the ones that are used. `jsd.train.trainer.train` explains `data`,
+    `on_save` and `terms`, and the errors.
     """
     timesteps = model.scheduler.config.num_train_timesteps
-
-    begun = {"dropout": dropout, "min_snr": model.min_snr, **terms}
+    terms = {"dropout": dropout, "min_snr": model.min_snr, **terms}
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         x_0, ids, keys = source(step, rng)
@@ -120,19 +124,20 @@ def train_denoiser(
         ids = torch.where(u[:, None] < dropout, empty, ids)
         return model(*(x.to(accelerator.device) for x in (x_0, ids, eps, timestep(t, step)))), {}
 
-    trainer.train(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=begun)
+    trainer.train(name, model, loss_of, plan, folder, accelerator, on_save=on_save, data=data, terms=terms)
 
 
 def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:
-    """Put a VAE, which no stage trains, on the device in the type that mixed precision computes in: autocast would cast
-    all its weights at every step.
+    """Freeze a VAE, and put it on the device in the type that mixed precision computes in.
+
+    Otherwise autocast would cast all its weights at every step.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
     vae.requires_grad_(False).to(accelerator.device, dtype)
 
 
 def latents_of(stream: Stream, vae: AutoencoderKL, tokenizer: Tokenizer, seed: int = 0) -> Source:
-    """Batches of a stream as latents and token ids, encoded as they come."""
+    """Return a source that encodes the batches of a stream to latents and token ids."""
 
     def source(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         batch = next(stream)

@@ -1,11 +1,11 @@
-"""The table of claims asks what it says, in the language it says, and counts what is right."""
+"""The table of claims asks every category in the right language, and counts correctly."""
 
 from collections import Counter
 
 from PIL import Image
 
 from embedded import claims
-from embedded.claims import CATEGORIES, Claim, Two
+from embedded.claims import CATEGORIES, Claim, PairPrompt
 from embedded.drawings import Drawing, load_concepts
 from embedded.judge import Verdict
 from embedded.pictures import held_out, held_out_pair
@@ -16,9 +16,9 @@ DRAWINGS = [Drawing(concept, "noto", concept.emoji[0], False, concept.id) for co
 
 
 def judge(images):
-    """Knows a concept by its colour; everything is plain but grey, which is an oil painting of a ring."""
-    seen = {colour: Verdict(name, "plain") for name, colour in COLOURS.items()} | {(9, 9, 9): Verdict("ring", "oil")}
-    return [seen[image.getpixel((2, 2))] for image in images]
+    """Recognise a concept by its colour, in the plain style. Grey is an oil painting of a ring."""
+    known = {colour: Verdict(name, "plain") for name, colour in COLOURS.items()} | {(9, 9, 9): Verdict("ring", "oil")}
+    return [known[image.getpixel((2, 2))] for image in images]
 
 
 def picture(left, right=None):
@@ -27,7 +27,7 @@ def picture(left, right=None):
     return image
 
 
-def test_every_category_is_asked_and_every_word_of_the_lists_is_known():
+def test_every_category_is_asked_and_every_listed_word_names_a_concept():
     asked = claims.claims(DRAWINGS, 50, seed=0)
     count = Counter(claim.category for claim in asked)
     assert set(count) == set(CATEGORIES)
@@ -42,31 +42,34 @@ def test_every_category_is_asked_and_every_word_of_the_lists_is_known():
     assert claims.claims(DRAWINGS, 50, seed=0) == asked != claims.claims(DRAWINGS, 50, seed=1)
 
 
-def test_two_things_are_pairs_that_were_never_shown_together():
-    pairs = claims.twos(DRAWINGS, 40, seed=0)
+def test_pair_prompts_name_concepts_that_were_never_shown_together():
+    pairs = claims.pair_prompts(DRAWINGS, 40, seed=0)
     assert len(pairs) == 40
     assert all(held_out_pair(*pair.concepts) for pair in pairs)
     assert all("と" in pair.ja and " and " in pair.en for pair in pairs)
 
 
-def test_the_table_counts_what_is_right_column_by_column():
+def test_the_table_counts_right_pictures_per_column():
     asked = [
         Claim("noun", "丸", "circle", "circle"),
         Claim("noun", "輪", "ring", "ring"),
         Claim("held_out", "輪 油絵", "ring, oil painting", "ring", "oil"),
     ]
-    pairs = [Two("丸と輪", "circle and ring", ("circle", "ring")), Two("輪と丸", "ring and circle", ("ring", "circle"))]
+    pairs = [
+        PairPrompt("丸と輪", "circle and ring", ("circle", "ring")),
+        PairPrompt("輪と丸", "ring and circle", ("ring", "circle")),
+    ]
     red, green = COLOURS.values()
     drawn = {
         "丸": picture(red),
         "輪": picture(red),  # wrong
         "輪 油絵": picture((9, 9, 9)),
         "丸と輪": picture(red, green),
-        "輪と丸": picture(red),  # one of them missing
+        "輪と丸": picture(red),  # the ring is missing
         "circle": picture(red),
         "ring": picture(green),
         "ring, oil painting": picture(green),  # the style is wrong
-        "circle and ring": picture(green, red),  # in either order
+        "circle and ring": picture(green, red),  # the order does not matter
         "ring and circle": None,
     }
     columns = {
@@ -89,7 +92,7 @@ def test_the_table_counts_what_is_right_column_by_column():
     assert [picture_of_all.getpixel((40 * i + 5, 45)) for i in range(5)] == [red, green, green, green, (128, 128, 128)]
 
 
-def test_tokens_are_counted_in_both_tokenizers(tiny_folder):
+def test_tokens_are_counted_with_both_tokenizers(tiny_folder):
     own = Tokenizer.from_folder(tiny_folder / "tokenizer")
     asked = [Claim("noun", "猫の肖像画 油絵", "", "")]
     assert claims.tokens(asked, own, own) == dict.fromkeys(("japanese", "english"), own("猫の肖像画 油絵").used)

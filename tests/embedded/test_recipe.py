@@ -1,18 +1,20 @@
-"""The recipe of the embedded model from end to end, one step a stage: it leaves a folder that opens and draws."""
+"""The recipe of the embedded model, from drawings to a model folder, with one step per training."""
 
+import argparse
 import json
 import shutil
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from accelerate.state import AcceleratorState
 
-from embedded import recipe, studio
+from embedded import recipe, training_data
 from embedded.drawings import Concept, Drawing
 from embedded.pictures import Pictures
 from embedded.safety_checker import FLAGGED
-from jsd import model, sampling
+from embedded.text_to_image import StagePlan
+from jsd import cli, model, sampling
+from jsd.errors import TrainingError
 from jsd.request import Request
 from jsd.train.trainer import Plan
 
@@ -20,63 +22,71 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><circle cx="4" 
 
 
 @pytest.fixture
-def short_recipe(monkeypatch):
-    """Three drawings and one step a stage; accelerate's state is of this test alone."""
-    drawings = [
+def drawings():
+    """A drawing for each flagged concept."""
+    return [
         Drawing(Concept(name, ("o",), (word,), (name,)), "noto", "o", False, SVG.format(colour))
         for name, word, colour in zip(
             FLAGGED, ("ピストル", "爆弾", "剣"), ("#d02020", "#20d020", "#2020d0"), strict=True
         )
     ]
+
+
+@pytest.fixture
+def short_recipe(drawings, monkeypatch):
+    """Three drawings and one step per training."""
     monkeypatch.setattr(recipe, "fetch", lambda folder: None)
     monkeypatch.setattr(recipe, "load_drawings", lambda folder: drawings)
-    monkeypatch.setattr(studio, "tokenizer_texts", partial(studio.tokenizer_texts, count=500))
+    monkeypatch.setattr(training_data, "tokenizer_texts", partial(training_data.tokenizer_texts, count=500))
     for name in ("TEXT", "ENCODER", "SAFETY"):
         monkeypatch.setattr(recipe, name, Plan(1, 1e-3))
-    monkeypatch.setattr(recipe, "STAGES", dict.fromkeys(recipe.STAGES, recipe.Course(Plan(1, 1e-3), 0.2, (0.5, 1.0))))
+    monkeypatch.setattr(recipe, "STAGES", dict.fromkeys(recipe.STAGES, StagePlan(Plan(1, 1e-3), 0.2, (0.5, 1.0))))
     monkeypatch.setattr(recipe, "DECODER", [(Plan(1, 1e-3), 2)] * 4)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_from_drawings_to_a_model_that_draws(short_recipe, tmp_path, monkeypatch):
-    arguments = ["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path / "model")]
-    recipe.main([*arguments, "--columns", str(tmp_path / "stages")])
+def run(*options):
+    """Run the recipe with command line options."""
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    recipe.run(parser.parse_args([str(option) for option in options]))
+
+
+def test_the_recipe_makes_a_model_that_draws(short_recipe, tmp_path, monkeypatch):
+    options = ("--workdir", tmp_path / "runs", "--to", tmp_path / "model")
+    run(*options, "--columns", tmp_path / "stages")
     components = model.load(tmp_path / "model", safety_checker=False)
     assert sampling.generate(components, Request("剣", num_inference_steps=1)).images[0].size == (256, 256)
     assert "base 1, stage1 1, stage2 1" in json.loads((tmp_path / "model" / "MANIFEST.json").read_text())["training"]
     assert {path.name for path in (tmp_path / "stages").iterdir()} == {"base", "stage1"}
     english = model.load(tmp_path / "stages" / "base", safety_checker=False)
-    assert english.tokenizer("剣").used >= 3  # bytes, as in CLIP's
-    assert not list(tmp_path.glob("model.*"))  # nothing half-made, nothing old
+    assert english.tokenizer("剣").used >= 3  # bytes, as in CLIP's tokenizer
+    assert not list(tmp_path.glob("model.*"))  # no temporary folder is left
 
-    # A stage begins with what the one before it left.
+    # A stage does not resume after another plan for the stage before it.
     others = recipe.STAGES | {"base": replace(recipe.STAGES["base"], plan=Plan(2, 1e-3))}
     monkeypatch.setattr(recipe, "STAGES", others)
     for checkpoint in (tmp_path / "runs" / "embedded").glob("base-*"):
         shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
     with pytest.raises(ValueError, match="stage1-0000001: was begun with after"):
-        recipe.main(arguments)
+        run(*options)
 
-    # Other captions or drawings want another work folder: what is kept there was made from these.
+    # A work folder that was made from other captions or drawings is refused.
     (tmp_path / "runs" / "embedded" / "sources.sha256").write_text("others")
-    with pytest.raises(FileExistsError, match="other drawings, names or styles"):
-        recipe.main(arguments)
+    with pytest.raises(TrainingError, match="made from other drawings, names or styles"):
+        run(*options)
 
 
-def test_a_folder_that_is_no_model_is_not_replaced(short_recipe, tmp_path):
+def test_a_folder_that_holds_no_model_is_not_replaced(short_recipe, tmp_path, capsys):
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="no model folder"):
-        recipe.main(["--workdir", str(tmp_path / "runs"), "--to", str(tmp_path)])
+    assert cli.main(["train", "embedded", "--workdir", str(tmp_path / "runs"), "--to", str(tmp_path)]) == 2
+    assert "model folder" in capsys.readouterr().err
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("share", [0.15, 0.25])
-def test_two_things_have_their_share_of_the_pictures(short_recipe, share):
-    drawings = recipe.load_drawings(None)
+def test_pictures_of_two_concepts_have_their_share(drawings, share):
     index = Pictures(None, [(0,), (1,), (2,), (0, 1), (1, 2)], ["plain", "oil", "plain", "plain", "oil"])
-    weights = studio.picture_weights(drawings, index, share)
+    weights = training_data.picture_weights(drawings, index, share)
     assert weights.sum() == pytest.approx(1)
     assert weights[3:].sum() == pytest.approx(share)
     assert weights[0] == pytest.approx(2.5 * weights[1])

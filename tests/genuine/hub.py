@@ -1,10 +1,11 @@
-"""A model repository of 2022 with all its traps, and a server on 127.0.0.1 that speaks as much of the hub's API."""
+"""A server on 127.0.0.1 with the part of the hub's API that fetching one repository needs."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,114 +13,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
-
-from tests.fakes import train_sentencepiece
-from tests.genuine.old_layout import write_json, write_part, write_rest
-
-ROWS = 160  # of the text embedding; the tokenizer has fewer tokens
-LENGTH = 16
-SHA = "0123456789abcdef0123456789abcdef01234567"
-SPECIAL = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "[PAD]", "bos_token": "<s>"}
-
-
-@dataclass
-class Models:
-    """The models a repository was made from, as they are today: what must come out."""
-
-    text_encoder: CLIPTextModel
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    safety_checker: StableDiffusionSafetyChecker
-
-
-def make_models() -> Models:
-    """Small models of Stable Diffusion's kinds whose numbers are exact in half precision."""
-    torch.manual_seed(5)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=ROWS,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=LENGTH,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        layers_per_block=1,
-    )
-    vae.decoder.conv_out.weight.data *= 3  # contrast
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    checker = StableDiffusionSafetyChecker(
-        CLIPConfig(
-            text_config={**small, "vocab_size": 8},
-            vision_config={**small, "image_size": 32, "patch_size": 16},
-            projection_dim=8,
-        )
-    )
-    models = Models(text.eval(), unet.eval(), vae.eval(), checker.eval())
-    for model in vars(models).values():
-        model.half().float()
-    return models
-
-
-def make_2022_folder(folder: Path) -> Models:
-    """Write the repository, and return the models that are in it."""
-    models = make_models()
-    for part, model in vars(models).items():
-        write_part(folder, part, model)
-    # rinna's numbering: <unk> 0, <s> 1, </s> 2, and the rest are user-defined.
-    spiece = train_sentencepiece(
-        folder / "spiece",
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        user_defined_symbols=["[PAD]", "[CLS]", "[SEP]", "[MASK]"],
-        normalization_rule_name="nmt_nfkc",
-    )
-    write_rest(folder, spiece, {**SPECIAL, "extra_ids": 0, "model_max_length": 1e30}, 32)
-    spiece.unlink()
-    write_json(folder / "tokenizer" / "special_tokens_map.json", SPECIAL)
-    (folder / "sd-v1-4.ckpt").write_bytes(b"not needed" * 1000)
-    (folder / "unet" / "flax_model.msgpack").write_bytes(b"not needed" * 1000)
-    return models
+SHA = "0123456789abcdef0123456789abcdef01234567"  # the commit of the served repository
+LARGE = 10_000  # bytes; the downloads of larger files can be broken
 
 
 @dataclass
 class Hub:
-    """What a served repository asks for, and what it was asked."""
+    """How a repository is served, and a record of the downloads."""
 
     folder: Path
     url: str = ""
-    token: str | None = None  # one that has accepted the licence; None: open
-    cut: str = ""  # "once": break the first download of each large file off half-way; "always": each
-    fetched: list[str] = field(default_factory=list)
-    resumed: list[str] = field(default_factory=list)
+    token: str | None = None  # the only token that may read the files; None lets everybody read them
+    cut: str = ""  # "once" breaks the first download of each large file half-way, "always" breaks every download
+    fetched: list[str] = field(default_factory=list)  # the files that were requested from their first byte
+    resumed: list[str] = field(default_factory=list)  # the files that were requested from a later byte
 
 
 @contextlib.contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    """Serve `hub.folder` as owner/name on a free port."""
+    """Serve `hub.folder` as the repository owner/name on a free port, and set `hub.url`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -157,7 +69,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
             headers = {"etag": f'"{etag(name)}"', "x-repo-commit": SHA, "accept-ranges": "bytes"}
             if start:
                 headers["content-range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            broken = self.command == "GET" and len(data) > 10_000
+            broken = self.command == "GET" and len(data) > LARGE
             broken = broken and (hub.cut == "always" or (hub.cut == "once" and name not in hub.fetched))
             if self.command == "GET":
                 (hub.resumed if start else hub.fetched).append(name)
@@ -179,7 +91,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
                 self.connection.shutdown(2)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # A short interval, because `shutdown` waits for its end.
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield hub
@@ -188,5 +101,12 @@ def serve(hub: Hub) -> Iterator[Hub]:
         server.server_close()
 
 
+def environment(hub: Hub, home: Path) -> dict[str, str]:
+    """The environment of a process that uses `hub`, without a token and without this process's settings for the hub."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
+    return clean | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)}
+
+
 def etag(name: str) -> str:
+    """The identifier of a version of a file."""
     return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()

@@ -1,6 +1,5 @@
-"""Shards are streamed in an order that depends on the seed alone, taken up again anywhere, and what is bad is named."""
+"""Shards are streamed in an order that depends only on the seed, resumed anywhere, and bad samples are reported."""
 
-import io
 import json
 import os
 from collections import Counter
@@ -9,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
-from jsd.errors import SampleError
-from jsd.train.data import Shards, Stream, caption_of, crop, find_shards, image_of
-
-from .shards import good, picture, write
+from jsd.errors import TrainingError
+from jsd.train.data import Shards, Stream, find_shards
+from tests.train.shards import good, picture, write
 
 
 def read(urls, count, batch=4, shuffle=3, **settings):
@@ -25,7 +22,7 @@ def keys(batches):
     return [key for batch in batches for key in batch.keys]
 
 
-def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(tmp_path):
+def test_every_epoch_holds_each_sample_once_in_a_new_order(tmp_path):
     urls = good(tmp_path, shards=3, each=8)
     seen = keys(read(urls, 12))
     first, second = seen[:24], seen[24:]
@@ -54,13 +51,16 @@ def test_processes_and_workers_share_the_shards(tmp_path):
 
 
 def test_more_readers_than_shards_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="2 shards for 4 readers"):
-        read(good(tmp_path, 2, 2), 1, processes=4)
+    urls = good(tmp_path, 2, 2)
+    with pytest.raises(TrainingError, match="2 shards for 4 readers"):
+        read(urls, 1, processes=4)
+    with pytest.raises(TrainingError, match="2 shards for 6 readers"):
+        Stream(Shards(urls, size=16, batch=1, processes=2), workers=3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [1, 5, 6, 11])
-def test_a_stream_goes_on_where_its_place_was_kept(tmp_path, workers, stop):
+def test_a_stream_continues_from_a_stored_place(tmp_path, workers, stop):
     urls = good(tmp_path, shards=3, each=8)
 
     def stream():
@@ -79,26 +79,22 @@ def test_a_stream_goes_on_where_its_place_was_kept(tmp_path, workers, stop):
         assert torch.equal(again.pixels, batch.pixels)
 
 
-def test_another_number_of_readers_can_not_go_on(tmp_path):
+def test_another_number_of_readers_can_not_resume(tmp_path):
     urls = good(tmp_path, shards=3, each=8)
     stream = Stream(Shards(urls, size=16, batch=2))
     next(stream)
-    with pytest.raises(ValueError, match="with 1 readers.*now there are 2"):
+    with pytest.raises(TrainingError, match="with 1 readers.*now there are 2"):
         Stream(Shards(urls, size=16, batch=2), workers=2).go_to([stream.place()])
 
 
-def test_bad_samples_are_left_out_counted_and_named(tmp_path):
+def test_bad_samples_are_left_out_counted_and_logged(tmp_path):
     whole = picture(size=(200, 200), kind="JPEG")
     bad = {
         "cut": ({"jpg": whole[: len(whole) // 2], "txt": "途中まで"}, "picture: unreadable (OSError)"),
-        "noise": ({"png": b"no picture", "txt": "雑音"}, "picture: not a png, jpeg or webp file"),
-        "empty": ({"png": picture(), "txt": "  \n"}, "caption empty"),
         "sjis": ({"png": picture(), "txt": "猫の絵".encode("shift_jis")}, "caption not UTF-8"),
         "alone": ({"txt": "絵がない"}, "picture: none"),
         "mute": ({"png": picture()}, "no caption"),
         "json": ({"png": picture(), "json": b"{"}, "json unreadable"),
-        "deep": ({"png": picture(), "json": b'{"caption": ' + b"[" * 200_000}, "json unreadable"),
-        "list": ({"png": picture(), "json": b'{"caption": ["a", {}]}'}, "caption is no text"),
         "gif": ({"png": picture(kind="GIF"), "txt": "動く"}, "picture: not a png, jpeg or webp file"),
     }
     samples = {key: members for key, (members, _) in bad.items()}
@@ -106,7 +102,7 @@ def test_bad_samples_are_left_out_counted_and_named(tmp_path):
     url = str(write(tmp_path / "a.tar", samples))
     log = tmp_path / "skipped.jsonl"
     stream = Stream(Shards([url], size=16, batch=4), log=log)
-    for _ in range(5):  # epochs: each sample is told once
+    for _ in range(5):  # epochs; each bad sample is reported in the first one only
         assert sorted(next(stream).keys) == [f"good{i}" for i in range(4)]
     rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     assert sorted((row["key"], row["reason"]) for row in rows) == sorted(
@@ -119,7 +115,7 @@ def test_bad_samples_are_left_out_counted_and_named(tmp_path):
     assert again.skipped == stream.skipped
 
 
-def test_one_bad_shard_does_not_stop_a_reader_that_was_dealt_it(tmp_path):
+def test_a_reader_with_only_a_bad_shard_continues_with_the_next_epoch(tmp_path):
     urls = good(tmp_path, shards=4, each=4)
     Path(urls[2]).write_bytes(b"")
     streams = [Stream(Shards(urls, size=16, batch=1, rank=rank, processes=4)) for rank in range(4)]
@@ -127,7 +123,7 @@ def test_one_bad_shard_does_not_stop_a_reader_that_was_dealt_it(tmp_path):
     assert len(keys) == 12
 
 
-def test_a_truncated_shard_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_shard_is_read_up_to_its_end(tmp_path):
     urls = good(tmp_path, shards=2, each=6)
     os.truncate(urls[0], 9 * 1024 + 700)  # within the tenth of its twelve members
     stream = Stream(Shards(urls, size=16, batch=1))
@@ -135,46 +131,20 @@ def test_a_truncated_shard_is_read_as_far_as_it_goes(tmp_path):
     for _ in range(6):
         next(stream)
     ((reason, count),) = stream.skipped.items()
-    assert ("rest of the shard unreadable" in reason, count) == (True, 1)
+    assert "rest of the shard unreadable" in reason
+    assert count == 1
 
 
-def test_shards_without_one_good_sample_are_an_error(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_without_a_good_sample_are_an_error_in_one_line(tmp_path, workers):
     url = str(write(tmp_path / "a.tar", {"a": {"png": picture(), "txt": ""}}))
-    with pytest.raises(ValueError, match="not one good sample in 3 shards.*caption empty"):
-        read([url], 1)
-
-
-def test_captions_come_from_txt_or_json_in_one_line():
-    assert caption_of({"txt": " 猫の\n肖像画 ".encode()}) == "猫の 肖像画"
-    assert caption_of({"json": '{"caption": "犬"}'.encode()}) == "犬"
-    assert caption_of({"json": '{"text": "鳥"}'.encode()}) == "鳥"
-    for about in (b"[]", b'{"caption": null}', b"3"):
-        with pytest.raises(SampleError):
-            caption_of({"json": about})
-
-
-def test_pictures_of_any_mode_become_rgb_and_stand_upright():
-    assert image_of({"png": picture((10, 20, 30, 0), mode="RGBA")}).getpixel((0, 0)) == (255, 255, 255)
-    assert image_of({"png": picture(7, mode="P")}).mode == "RGB"
-    assert image_of({"jpg": picture(90, kind="JPEG", mode="L")}).mode == "RGB"
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    data = io.BytesIO()
-    Image.new("RGB", (40, 20)).save(data, "JPEG", exif=turned)
-    assert image_of({"jpeg": data.getvalue()}).size == (20, 40)
-
-
-def test_the_crop_keeps_the_aspect():
-    image = Image.new("RGB", (300, 100), "white")
-    image.paste("red", (100, 0, 200, 100))
-    assert crop(image, 50).size == (50, 50)
-    assert crop(image, 50).getpixel((25, 25)) == crop(image, 50).getpixel((3, 3)) == (255, 0, 0)
-    assert crop(image, 50, at=0.0).getpixel((25, 25)) == (255, 255, 255)
+    with pytest.raises(TrainingError, match="^not one good sample in 3 shards.*a.tar a: caption empty$"):
+        next(Stream(Shards([url], size=16, batch=1), workers))
 
 
 def test_shards_are_found_by_folder_and_by_pattern(tmp_path):
     urls = good(tmp_path / "data", 3, 1)
     assert find_shards(str(tmp_path / "data")) == urls
     assert find_shards(f"{tmp_path}/data/{{00000..00002}}.tar") == urls
-    with pytest.raises(ValueError, match="no \\*.tar in this folder"):
+    with pytest.raises(TrainingError, match="no \\*.tar in this folder"):
         find_shards(str(tmp_path))

@@ -1,31 +1,30 @@
-"""An adapter is learnt from captioned pictures, merged by the settings, and refused when it is not this model's."""
+"""An adapter is trained on captioned pictures, merged into the UNet, and refused if it belongs to another model."""
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from jsd import model, sampling, settings
-from jsd.errors import WeightsError
+from jsd import cli, model, sampling, settings
+from jsd.errors import TrainingError, WeightsError
 from jsd.manifest import verify
 from jsd.request import Request
 from jsd.train import lora
+from tests.train.shards import picture
 
-from .shards import picture
 
-
-@pytest.fixture
-def adapter(tmp_path, tiny_folder):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    (tmp_path / "pictures").mkdir()
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_folder):
+    """An adapter of the tiny model, in a folder beside its pictures. Read only."""
+    folder = tmp_path_factory.mktemp("adapter")
+    (folder / "pictures").mkdir()
     for name, colour in (("one", "red"), ("two", "blue")):
-        (tmp_path / "pictures" / f"{name}.png").write_bytes(picture(colour, (80, 64)))
-        (tmp_path / "pictures" / f"{name}.txt").write_text("うちの猫")
-    file = tmp_path / "cat.safetensors"
-    flags = {"model": tiny_folder, "images": tmp_path / "pictures", "to": file, "steps": 8, "rank": 2, "lr": 0.05}
-    lora.main([word for key, value in flags.items() for word in (f"--{key}", str(value))] + ["--cpu"])
-    AcceleratorState._reset_state(reset_partial_state=True)
+        (folder / "pictures" / f"{name}.png").write_bytes(picture(colour, (80, 64)))
+        (folder / "pictures" / f"{name}.txt").write_text("うちの猫", "utf-8")
+    file = folder / "cat.safetensors"
+    flags = {"model": tiny_folder, "images": folder / "pictures", "to": file, "steps": 8, "rank": 2, "lr": 0.05}
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    assert cli.main(["train", "lora", *words, "--cpu"]) == 0
     return file
 
 
@@ -46,7 +45,7 @@ def test_an_adapter_changes_the_pictures_and_leaves_the_folder_alone(adapter, ti
 
 
 def test_stock_diffusers_draws_the_same_with_the_same_file(adapter, tiny_folder):
-    """What is merged is what peft adds beside the weights."""
+    """Merging gives the same results as peft's layers beside the weights."""
     ours = model.load(tiny_folder, lora=adapter).unet
     stock = model.load(tiny_folder).unet
     stock.load_lora_adapter(load_file(adapter), prefix="unet")
@@ -79,7 +78,7 @@ def test_an_adapter_of_another_strength_is_merged_as_stock_diffusers_merges_it(t
 
 
 @pytest.mark.parametrize("kind", ["missing", "pickle", "broken", "foreign", "shape", "half", "empty", "nan", "alpha"])
-def test_what_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny_folder):
+def test_a_file_that_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny_folder):
     file = tmp_path / ("a.bin" if kind == "pickle" else "a.safetensors")
     if kind in ("pickle", "broken"):
         file.write_bytes(b"no tensors")
@@ -106,9 +105,15 @@ def test_what_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny_folder
         model.load(tiny_folder, lora=file)
 
 
-def test_a_picture_without_a_caption_is_named(tmp_path, tiny_folder):
+def test_a_picture_without_a_caption_is_refused(tmp_path, tiny_folder):
     (tmp_path / "one.png").write_bytes(picture())
-    with pytest.raises(ValueError, match="one.png: no caption"):
+    with pytest.raises(TrainingError, match="one.png: no caption"):
         lora.read_folder(tmp_path, 64)
-    with pytest.raises(FileNotFoundError, match="no pictures"):
+    with pytest.raises(TrainingError, match="no pictures"):
         lora.read_folder(tiny_folder, 64)
+
+
+def test_a_file_name_without_the_right_suffix_is_refused(tmp_path, tiny_folder, capsys):
+    words = ["--model", str(tiny_folder), "--images", str(tmp_path), "--to", "cat.bin"]
+    assert cli.main(["train", "lora", *words]) == 2
+    assert "--to: 'cat.bin' was given; a name ending in .safetensors is wanted" in capsys.readouterr().err

@@ -1,21 +1,16 @@
-"""Write a model folder in the layout of 2022, which `jsd.genuine.convert` reads, for its tests and `script/bench`."""
+"""Write models of today in the layout of 2022, which `jsd.genuine.convert` reads. Tests and bench/ use it."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
-TEXT_IDS = {"bos_token_id": 49406, "eos_token_id": 49407}  # CLIP's own, although the vocabulary is a Japanese one
-LATER = ("scaling_factor", "shift_factor", "force_upcast", "mid_block_add_attention")  # settings that came later
+TEXT_IDS = {"bos_token_id": 49406, "eos_token_id": 49407}  # those of CLIP's English tokenizer
+LATER = ("scaling_factor", "shift_factor", "force_upcast", "mid_block_add_attention")  # no settings of 2022
 
 
 def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a part under the names of 2022, with the position ids that were kept then."""
+    """Return the tensors of a part under their names of 2022, with the position ids that were stored then."""
     if part == "vae":
         new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
         for now, then in new.items():
@@ -32,7 +27,7 @@ def old_names(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
-    """A model as a pickle of its tensors, with a config of then."""
+    """Write a model as a pickle of its tensors, with a config of 2022."""
     (folder / part).mkdir(parents=True)
     diffusers = part in ("unet", "vae")
     name = "diffusion_pytorch_model.bin" if diffusers else "pytorch_model.bin"
@@ -48,7 +43,10 @@ def write_part(folder: Path, part: str, model: torch.nn.Module) -> None:
 
 
 def write_rest(folder: Path, spiece: Path, tokenizer_config: dict, crop: int) -> None:
-    """Tokenizer (a sentencepiece file and its config), scheduler, image processor, index, licence."""
+    """Write everything but the models: tokenizer, scheduler, image processor, index and licence.
+
+    `spiece` is a sentencepiece model, and `crop` the size of the safety checker's pictures in pixels.
+    """
     write_json(folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", **tokenizer_config})
     (folder / "tokenizer" / "spiece.model").write_bytes(spiece.read_bytes())
     write_json(
@@ -89,52 +87,6 @@ def write_rest(folder: Path, spiece: Path, tokenizer_config: dict, crop: int) ->
 
 
 def write_json(file: Path, value: object) -> None:
+    """Write `value` as JSON. The folder of the file is made if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-def write_full_size(folder: Path, spiece: Path) -> None:
-    """Write a model of the sizes of Stable Diffusion v1.4 with random weights (5.3 GB), whole or not at all.
-
-    Raises FileExistsError if `folder` exists.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; remove it, or name another folder")
-    torch.manual_seed(0)
-    work = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    for part, model in full_size_parts():
-        write_part(work, part, model)
-    write_rest(work, spiece, {"do_lower_case": False, "extra_ids": 0, "model_max_length": 77}, crop=224)
-    work.rename(folder)
-
-
-def full_size_parts() -> Iterator[tuple[str, torch.nn.Module]]:
-    """Text encoder of CLIP ViT-L with 32,000 tokens, UNet of 859.5 M parameters, VAE of 83.7 M, safety checker."""
-    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
-    text = CLIPTextConfig(**sizes, vocab_size=32_000, max_position_embeddings=77, hidden_act="quick_gelu")
-    yield "text_encoder", CLIPTextModel(text)
-    yield (
-        "unet",
-        UNet2DConditionModel(
-            sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
-        ),
-    )
-    yield (
-        "vae",
-        AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        ),
-    )
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
-    config = CLIPConfig(
-        text_config={**sizes, "vocab_size": 49_408},
-        vision_config={**vision, "image_size": 224, "patch_size": 14},
-        projection_dim=768,
-    )
-    yield "safety_checker", StableDiffusionSafetyChecker(config)

@@ -1,0 +1,119 @@
+"""The files of a training run: checkpoints, which are folders `NAME-STEP`, and the curve `NAME.jsonl`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from diffusers.training_utils import EMAModel
+
+from jsd.atomic import write_text
+from jsd.errors import TrainingError
+
+KEPT = 2  # checkpoints
+PROGRESS = "progress.json"
+AVERAGE = "ema.pt"
+
+
+class Data(Protocol):
+    """A stream that can be resumed. `place` returns this process's place in it as JSON values. `go_to` continues from
+    the places of all processes.
+    """
+
+    def place(self) -> dict[str, Any]: ...
+
+    def go_to(self, places: list[dict[str, Any]]) -> None: ...
+
+
+def find_checkpoints(folder: Path, name: str) -> list[Path]:
+    """Return the complete checkpoints of the run `name`, oldest first."""
+    return sorted(path for path in folder.glob(f"{name}-*") if path.is_dir() and path.name[len(name) + 1 :].isdigit())
+
+
+def save_checkpoint(
+    folder: Path,
+    name: str,
+    step: int,
+    terms: dict[str, Any],
+    accelerator: Accelerator,
+    ema: EMAModel,
+    data: Data | None,
+) -> None:
+    """Write a checkpoint, whole or not at all, and remove all but the last KEPT. Every process has to call this."""
+    target = folder / f"{name}-{step:07d}"
+    work = folder / f"{name}.tmp"
+    if accelerator.is_main_process:
+        shutil.rmtree(work, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(work)
+    places = gather_object([data.place()]) if data else []
+    if accelerator.is_main_process:
+        torch.save(ema.state_dict(), work / AVERAGE)
+        (work / PROGRESS).write_text(json.dumps({"step": step, "data": places, "terms": terms}), "utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(work, target)
+        for old in find_checkpoints(folder, name)[:-KEPT]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> int:
+    """Restore the state of a run from a checkpoint. Returns the number of steps it has done."""
+    accelerator.load_state(checkpoint)
+    ema.load_state_dict(torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu"))
+    ema.to(accelerator.device)
+    progress = _read_progress(checkpoint)
+    if data:
+        data.go_to(progress["data"])
+    return progress["step"]
+
+
+def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:
+    """Raises `TrainingError` if a checkpoint was written under other terms. To resume it would mix two runs."""
+    before = _read_progress(checkpoint)["terms"]
+    for key in sorted(before.keys() | terms.keys()):
+        if before.get(key) != terms.get(key):
+            raise TrainingError(
+                f"{checkpoint}: was begun with {key} {before.get(key)}, not {terms.get(key)}; use the same value, or "
+                "move away the checkpoints of this run, and of the runs that build on it, to begin again"
+            )
+
+
+def load_average(checkpoint: Path) -> list[torch.Tensor]:
+    """Return the averaged weights of a checkpoint, in the order of the parameters that were trained."""
+    return torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu")["shadow_params"]
+
+
+def _read_progress(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / PROGRESS).read_text("utf-8"))
+
+
+class Curve:
+    """The curve of a run: one line of JSON per row of figures. Rows from step `start` on are removed first, because a
+    run that was killed has written them after its last checkpoint.
+    """
+
+    def __init__(self, file: Path, start: int):
+        self.file = file
+        rows = [row for row in read_curve(file) if row["step"] < start] if file.exists() else []
+        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(self, row: dict[str, float]) -> None:
+        with self.file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+
+
+def read_curve(file: Path) -> list[dict[str, float]]:
+    """Return the rows of a curve. A last line that was cut off by a kill is left out."""
+    rows = []
+    for line in file.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

@@ -1,0 +1,120 @@
+"""Choose the pairs of webdataset shards that are worth training on, and report what each filter dropped.
+
+    python -m jsd train filter SHARDS FOLDER --language ja --min-side 256 --min-similarity 0.28 --clip FOLDER
+
+The filters are in `jsd.train.filters`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import webdataset
+from tqdm import tqdm
+
+from jsd.atomic import atomic_file, write_text
+from jsd.errors import TrainingError
+from jsd.train import filters
+from jsd.train.data import Skipped, find_shards, raw_samples
+from jsd.train.filters import ClipScore, Filter, Sample, filter_shard
+
+REPORT = "report.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = __doc__.split("\n")[0]
+    parser.add_argument("shards", help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
+    parser.add_argument("folder", type=Path, help=f"where the filtered shards and {REPORT} are written")
+    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="drop pictures whose shorter side is smaller")
+    parser.add_argument(
+        "--max-aspect", type=float, metavar="RATIO", help="drop pictures whose longer side is more than RATIO x shorter"
+    )
+    parser.add_argument("--language", metavar="CODE", help="keep only captions in this language, e.g. ja")
+    parser.add_argument(
+        "--max-watermark", type=float, metavar="CHANCE", help="drop pictures with a higher pwatermark in the .json"
+    )
+    parser.add_argument("--min-similarity", type=float, metavar="COSINE", help="drop pairs with a lower score")
+    parser.add_argument(
+        "--clip", metavar="FOLDER", help="score with this CLIP-like model; default: similarity in the .json"
+    )
+    parser.add_argument("--device", default="cpu", help="of the CLIP-like model, e.g. cuda (default: %(default)s)")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep pairs that look alike and read alike")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Filter all shards into a folder. A shard that is already there is skipped, so a second run continues the first.
+
+    Raises `TrainingError` if shards would be overwritten, or if the folder was made with other filters.
+    """
+    chosen = _chosen_filters(arguments)
+    urls = find_shards(arguments.shards)
+    _check_names(urls, arguments.shards, arguments.folder)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    file = arguments.folder / REPORT
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("shards", "folder", "run")}
+    report = json.loads(file.read_text("utf-8")) if file.exists() else {"settings": settings, "shards": {}}
+    if report["settings"] != settings:
+        raise TrainingError(f"{file}: made with other filters ({report['settings']}); remove the folder or use another")
+    rows = report["shards"]
+    for url in tqdm(urls, "shards"):
+        target = arguments.folder / Path(url).name
+        if target.exists() and target.name in rows:
+            continue
+        samples, broken = read_shard(url)
+        kept, dropped = filter_shard(samples, chosen)
+        write_shard(kept, target)
+        rows[target.name] = {"samples": len(samples), "kept": len(kept), "broken": broken, "dropped": dropped}
+        write_text(file, json.dumps(report, ensure_ascii=False, indent=1))
+    _print_summary(rows, chosen, file)
+
+
+def read_shard(url: str) -> tuple[list[Sample], str]:
+    """Return the samples of a shard, and the reason why the rest of it can't be read ("" if all of it was read)."""
+    skipped: list[Skipped] = []
+    return [Sample(raw) for raw in raw_samples(url, skipped)], skipped[0].reason if skipped else ""
+
+
+def write_shard(samples: Sequence[Sample], file: Path) -> None:
+    """Write samples as a shard, byte for byte."""
+    with atomic_file(file) as part, webdataset.TarWriter(str(part), encoder=False) as out:
+        for sample in samples:
+            out.write({k: v for k, v in sample.raw.items() if k == "__key__" or not k.startswith("__")})
+
+
+def _chosen_filters(arguments: argparse.Namespace) -> dict[str, Filter]:
+    """The filters that the arguments choose, in the order in which they are applied."""
+    chosen: dict[str, Filter] = {"readable": filters.readable}
+    for name in ("language", "max_watermark", "min_side", "max_aspect"):
+        if getattr(arguments, name) is not None:
+            chosen[name] = getattr(filters, name)(getattr(arguments, name))
+    if not arguments.keep_duplicates:
+        chosen["no_duplicates"] = filters.no_duplicates
+    if arguments.min_similarity is not None:
+        score = ClipScore(arguments.clip, arguments.device) if arguments.clip else None
+        chosen["min_similarity"] = filters.min_similarity(arguments.min_similarity, score)
+    return chosen
+
+
+def _check_names(urls: Sequence[str], pattern: str, folder: Path) -> None:
+    """Raises `TrainingError` if two shards have the same name, or if a shard would be overwritten."""
+    names = [Path(url).name for url in urls]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise TrainingError(f"{pattern}: several shards are called {twice}; filter them into separate folders")
+    for url in urls:
+        if Path(url).exists() and Path(url).resolve() == (folder / Path(url).name).resolve():
+            raise TrainingError(f"{folder}: holds the shards that are to be filtered; use another folder")
+
+
+def _print_summary(rows: dict[str, dict[str, Any]], names: Sequence[str], file: Path) -> None:
+    for name in names:
+        print(f"{name}: dropped {sum(len(row['dropped'].get(name, ())) for row in rows.values())}")
+    broken = [name for name, row in rows.items() if row["broken"]]
+    if broken:
+        print(f"{len(broken)} shards could not be read to their end, {broken[0]} first")
+    total, kept = (sum(row[name] for row in rows.values()) for name in ("samples", "kept"))
+    print(f"kept {kept} of {total} samples; {file} names the others")

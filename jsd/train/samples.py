@@ -1,0 +1,76 @@
+"""One captioned picture: from a raw sample of a webdataset shard to its caption and its pixels.
+
+A raw sample is a dict of file extension -> bytes, for example {"jpg": ..., "txt": ...}.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import torch
+from PIL import Image
+
+from jsd.errors import PictureError, SampleError
+from jsd.images import crop_to, read_picture
+from jsd.vae import to_tensor
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+def caption_of(sample: dict[str, Any]) -> str:
+    """Return the caption of a raw sample in one line.
+
+    It is the text of `txt`. Without `txt` it is the value of `caption` or `text` in `json`. Raises `SampleError` if the
+    caption is missing, empty or not UTF-8.
+    """
+    try:
+        if "txt" in sample:
+            text = sample["txt"].decode("utf-8")
+        elif "json" in sample:
+            text = _caption_in(sample["json"])
+        else:
+            raise SampleError("no caption")
+        text.encode("utf-8")  # json may hold half of a surrogate pair
+    except UnicodeError:
+        raise SampleError("caption not UTF-8") from None
+    text = " ".join(text.split())
+    if not text:
+        raise SampleError("caption empty")
+    return text
+
+
+def _caption_in(data: bytes) -> str:
+    """The caption in the `json` of a sample, "" if there is none. Raises `SampleError` and UnicodeDecodeError."""
+    try:
+        about = json.loads(data)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        raise SampleError("json unreadable") from None
+    if not isinstance(about, dict):
+        raise SampleError("json unreadable")
+    text = about.get("caption") or about.get("text") or ""
+    if not isinstance(text, str):
+        raise SampleError("caption is not text")
+    return text
+
+
+def image_of(sample: dict[str, Any]) -> Image.Image:
+    """Return the picture of a raw sample: RGB, upright, with transparency on white. Raises `SampleError`."""
+    data = next((sample[kind] for kind in IMAGES if kind in sample), None)
+    if data is None:
+        raise SampleError("picture: none")
+    try:
+        return read_picture(io.BytesIO(data))
+    except PictureError as error:
+        raise SampleError(f"picture: {error}") from None
+
+
+def pixels_of(sample: dict[str, Any], size: int, at: float = 0.5) -> torch.Tensor:
+    """Return the picture of a raw sample as float (3, size, size) in [-1, 1]. Raises `SampleError`.
+
+    The picture is cut to its largest square, at `at` from 0 (left or top) to 1 (right or bottom), and scaled to `size`.
+    """
+    return to_tensor(crop_to(image_of(sample), (size, size), at))

@@ -1,0 +1,52 @@
+"""Fixtures for the tests of the genuine weights: a repository of 2022, the converted folder, and a hub to use."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from jsd.genuine.convert import convert
+from tests.genuine.hub import Hub
+from tests.genuine.repository import Repository, make_repository
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository in the layout of 2022. Read only: see `old_copy`."""
+    return make_repository(tmp_path_factory.mktemp("hub") / "old")
+
+
+@pytest.fixture
+def old_copy(old: Repository, tmp_path: Path) -> Path:
+    """A copy of the repository's folder, to spoil."""
+    return Path(shutil.copytree(old.folder, tmp_path / "old"))
+
+
+@pytest.fixture(scope="session")
+def converted(old: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository, converted. Read only."""
+    folder = tmp_path_factory.mktemp("weights") / "new"
+    convert(old.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that makes this process use a hub, as `environment` does for another process.
+
+    It sets the constants that huggingface_hub reads from the environment when it is imported.
+    """
+
+    def connect(hub: Hub, offline: bool = False) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
+
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return connect
