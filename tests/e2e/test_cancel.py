@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import CAT
+from tests.e2e.conftest import SMALL
 
 pytestmark = pytest.mark.usefixtures("still_serving")
 
-LONG = CAT | {"num_inference_steps": 500, "num_outputs": 2}
-LARGE = CAT | {"num_inference_steps": 6, "num_outputs": 8, "width": 512, "height": 512}
+LONG = SMALL | {"num_inference_steps": 500, "num_outputs": 2}
+LARGE = SMALL | {"num_inference_steps": 6, "num_outputs": 4, "width": 512, "height": 512}
 
 
 def assert_cancelled(running) -> None:
@@ -54,25 +54,25 @@ def test_a_prediction_can_be_cancelled_at_every_step(server, step):
 
 
 def test_a_prediction_can_be_cancelled_while_its_pictures_are_decoded(server):
-    running = server.begin(**LARGE)
+    running = server.begin(**LARGE | {"num_outputs": 8})
     running.wait_for("6/6 [")
     assert running.cancel() == 200
     assert_cancelled(running)
 
 
 def test_cancelling_an_ended_or_unknown_prediction_is_a_404(server):
-    running = server.begin(**CAT)
+    running = server.begin(**SMALL)
     assert running.result()["status"] == "succeeded"
     assert running.cancel() == 404
     assert server.call("POST", "/predictions/nobody/cancel")[0] == 404
 
 
 def test_a_client_that_hangs_up_frees_its_rows(server):
-    body = json.dumps({"input": CAT | {"num_inference_steps": 480, "num_outputs": 4}}).encode()
+    body = json.dumps({"input": SMALL | {"num_inference_steps": 480, "num_outputs": 4}}).encode()
     head = f"POST /predictions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(head.encode() + b"\r\n\r\n" + body)
         server.wait("progress", lambda: "2/480 [" in server.log())
-    server.wait("the end of it", lambda: server.predict(**CAT)["metrics"]["batch_rows"] == 2, seconds=60)
+    server.wait("the end of it", lambda: server.predict(**SMALL)["metrics"]["batch_rows"] == 2, seconds=60)
     assert "480/480" not in server.log()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import CAT
+from tests.e2e.conftest import SMALL
 from tests.server import Server
 
 STAGES = ["text", "step", "decode", "safety", "watermark", "write"]
@@ -33,9 +33,9 @@ def server(start) -> Server:
     ],
 )
 def test_a_fault_fails_only_its_own_request_and_gives_the_reason(server, stage, kind):
-    companion = server.begin(**CAT | {"num_inference_steps": 20, "seed": 8})
+    companion = server.begin(**SMALL | {"num_inference_steps": 20, "seed": 8})
     companion.wait_for("1/20 [")
-    prediction = server.predict(**CAT | {"negative_prompt": f"fault {stage} {kind}", "num_outputs": 2})
+    prediction = server.predict(**SMALL | {"negative_prompt": f"fault {stage} {kind}", "num_outputs": 2})
     assert companion.result()["status"] == "succeeded"
     assert prediction["status"] == "failed"
     assert MESSAGES[kind] in prediction["error"]
@@ -44,16 +44,16 @@ def test_a_fault_fails_only_its_own_request_and_gives_the_reason(server, stage, 
 
 @pytest.mark.usefixtures("still_serving")
 def test_a_prediction_can_be_cancelled_while_its_files_are_written(server):
-    running = server.begin(**CAT | {"negative_prompt": "fault write slow"})
+    running = server.begin(**SMALL | {"negative_prompt": "fault write slow"})
     running.wait_for("on purpose slow")
     assert running.cancel() == 200
     assert running.result()["status"] == "canceled"
 
 
 def test_a_server_whose_device_is_lost_becomes_unhealthy_and_ends(server):
-    companion = server.begin(**CAT | {"num_inference_steps": 500})
+    companion = server.begin(**SMALL | {"num_inference_steps": 500})
     companion.wait_for("1/500 [")
-    prediction = server.predict(**CAT | {"negative_prompt": "fault step lost"})
+    prediction = server.predict(**SMALL | {"negative_prompt": "fault step lost"})
     for failed in (prediction, companion.result()):
         assert failed["status"] == "failed"
         assert "the server has to be started again" in failed["error"]

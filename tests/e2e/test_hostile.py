@@ -9,7 +9,7 @@ import threading
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import CAT, metadata_of
+from tests.e2e.conftest import SMALL, metadata_of
 from tests.server import Server, as_uri, to_uri
 
 pytestmark = pytest.mark.usefixtures("still_serving")
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("still_serving")
     ],
 )
 def test_a_value_outside_the_schema_is_a_422_that_names_the_input(server, name, value):
-    code, answer = server.call("POST", "/predictions", {"input": CAT | {name: value}})
+    code, answer = server.call("POST", "/predictions", {"input": SMALL | {name: value}})
     assert code == 422
     assert [error["loc"] for error in answer["detail"]] == [["body", "input", name]]
 
@@ -56,7 +56,7 @@ def test_a_value_outside_the_schema_is_a_422_that_names_the_input(server, name, 
 @pytest.mark.parametrize("name", ["image", "mask", "guidance_scale", "steps", "scheduler", "width", "seed"])
 def test_null_is_refused_by_name(server, name):
     """Cog 0.23.1 does so, although its document says nullable. The README says to leave the input out."""
-    code, answer = server.call("POST", "/predictions", {"input": CAT | {name: None}})
+    code, answer = server.call("POST", "/predictions", {"input": SMALL | {name: None}})
     assert code == 422
     assert {tuple(error["loc"]) for error in answer["detail"]} == {("body", "input", name)}
 
@@ -73,7 +73,7 @@ def test_null_is_refused_by_name(server, name):
     ],
 )
 def test_a_value_that_only_the_model_can_refuse_fails_by_name(server, inputs, message):
-    prediction = server.predict(**CAT | inputs)
+    prediction = server.predict(**SMALL | inputs)
     assert prediction["status"] == "failed"
     assert message in prediction["error"]
     assert "output" not in prediction
@@ -81,7 +81,7 @@ def test_a_value_that_only_the_model_can_refuse_fails_by_name(server, inputs, me
 
 def test_cog_drops_an_unknown_key_and_logs_it(server):
     """Cog does so for clients of other models. The model never sees the key, so it can't refuse it."""
-    assert server.predict(**CAT, tiling=True)["status"] == "succeeded"
+    assert server.predict(**SMALL, tiling=True)["status"] == "succeeded"
     assert "Stripped unknown input fields" in server.log()
     assert '[\\"tiling\\"]' in server.log()
 
@@ -122,7 +122,7 @@ def test_a_broken_body_is_a_4xx(server, body):
     ],
 )
 def test_an_odd_prompt_is_only_text(server, prompt):
-    prediction = server.predict(**CAT | {"prompt": prompt})
+    prediction = server.predict(**SMALL | {"prompt": prompt})
     assert prediction["status"] == "succeeded", prediction["error"]
     assert metadata_of(prediction)["prompt"] == prompt
     assert (prediction["metrics"]["truncated_tokens"] > 0) == (prompt == "猫" * 500)
@@ -130,17 +130,17 @@ def test_an_odd_prompt_is_only_text(server, prompt):
 
 @pytest.mark.parametrize(("one", "other"), [("ﾈｺ", "ネコ"), ("Ｆｕｊｉ　１", "fuji 1"), ("CAT", "cat")])
 def test_width_and_case_of_characters_make_no_difference(server, one, other):
-    first, second = (server.draw(**CAT | {"prompt": prompt})[0] for prompt in (one, other))
+    first, second = (server.draw(**SMALL | {"prompt": prompt})[0] for prompt in (one, other))
     assert first.tobytes() == second.tobytes()
 
 
 def test_a_control_character_never_reaches_the_log(server):
     """Clients could send one in a prompt, an unknown key, an id or a refused value."""
     nasty = "猫\x1b[2J\x07\x9b\r"
-    server.predict(**CAT | {"prompt": nasty, "negative_prompt": nasty, nasty: nasty})
-    server.call("POST", "/predictions", {"input": CAT | {"scheduler": nasty}})
-    server.call("PUT", "/predictions/%1b%5b2J%07", {"input": CAT})
-    server.predict(**CAT | {"image": nasty})
+    server.predict(**SMALL | {"prompt": nasty, "negative_prompt": nasty, nasty: nasty})
+    server.call("POST", "/predictions", {"input": SMALL | {"scheduler": nasty}})
+    server.call("PUT", "/predictions/%1b%5b2J%07", {"input": SMALL})
+    server.predict(**SMALL | {"image": nasty})
     log = server.log_file.read_bytes().decode()
     assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", log) == []  # all of them but the line feed
 
@@ -149,7 +149,7 @@ def test_an_address_in_a_prompt_is_not_fetched(server):
     with socket.create_server(("127.0.0.1", 0)) as trap:
         address = f"http://127.0.0.1:{trap.getsockname()[1]}/cat.png"
         trap.settimeout(1)
-        server.draw(**CAT | {"prompt": address, "negative_prompt": address})
+        server.draw(**SMALL | {"prompt": address, "negative_prompt": address})
         with pytest.raises(TimeoutError):
             trap.accept()
 
@@ -164,7 +164,7 @@ def test_a_body_of_more_than_a_hundred_megabytes_is_refused(server):
 
 def test_an_id_in_the_body_must_match_the_path(server):
     """The proxy of deploy/ relies on this: a body can't bring in an id that names a folder elsewhere."""
-    code, answer = server.call("PUT", "/predictions/mine", {"id": "../../elsewhere", "input": CAT})
+    code, answer = server.call("PUT", "/predictions/mine", {"id": "../../elsewhere", "input": SMALL})
     assert code == 422
     assert "must match" in str(answer)
 
@@ -172,7 +172,7 @@ def test_an_id_in_the_body_must_match_the_path(server):
 def test_a_body_that_never_ends_delays_no_other_request(server):
     with connect(server, content_length=1000) as slow:
         slow.sendall(b'{"input": ')
-        assert len(server.draw(**CAT)) == 1
+        assert len(server.draw(**SMALL)) == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_body_that_never_ends_delays_no_other_request(server):
     ],
 )
 def test_an_image_that_is_no_picture_fails_with_the_reason(server, image, reason):
-    prediction = server.predict(**CAT | {"image": image})
+    prediction = server.predict(**SMALL | {"image": image})
     assert prediction["status"] == "failed"
     assert reason in prediction["error"]
     assert "root:" not in json.dumps(prediction)
@@ -201,16 +201,16 @@ def test_a_mask_of_another_size_is_resized(server):
     mask = Image.new("L", (31, 17))
     mask.paste(255, (0, 0, 15, 17))
     (image,) = server.draw(
-        **CAT | {"image": as_uri(Image.new("RGB", (300, 200), "orange")), "mask": as_uri(mask), "prompt_strength": 1}
+        **SMALL | {"image": as_uri(Image.new("RGB", (300, 200), "orange")), "mask": as_uri(mask), "prompt_strength": 1}
     )
-    assert image.size == (256, 256)
+    assert image.size == (128, 128)
 
 
 def test_a_burst_beyond_the_limit_is_answered_with_pictures_and_409(server):
     answers = []
 
     def ask(seed: int) -> None:
-        answers.append(server.call("POST", "/predictions", {"input": CAT | {"seed": seed}}))
+        answers.append(server.call("POST", "/predictions", {"input": SMALL | {"seed": seed}}))
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(60)]
     for thread in threads:

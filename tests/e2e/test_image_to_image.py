@@ -3,7 +3,7 @@
 import pytest
 from PIL import ExifTags, Image
 
-from tests.e2e.conftest import CAT, metadata_of
+from tests.e2e.conftest import CAT, SMALL, metadata_of
 from tests.fakes import bomb, psnr
 from tests.server import ROOT, as_uri, data, picture, to_uri
 
@@ -58,6 +58,6 @@ def test_a_result_has_the_size_of_the_picture_that_was_sent(server, uri, size):
 )
 @pytest.mark.usefixtures("still_serving")
 def test_a_file_that_is_no_picture_fails_with_the_reason(server, inputs, message):
-    prediction = server.predict(**CAT | inputs)
+    prediction = server.predict(**SMALL | inputs)
     assert prediction["status"] == "failed"
     assert message in prediction["error"]
