@@ -1,4 +1,5 @@
-"""How the model in `weights/embedded` is made (`recipe`) and judged (`evaluate`). See docs/embedded.md.
+"""Train a small Stable Diffusion for Japanese from nothing (`recipe`), and score a model's pictures (`evaluate`).
 
-Training needs the `train` extra of script/bootstrap. The evaluation trains a judge, so it needs the `eval` extra.
+An earlier form of this code made `weights/embedded` (see docs/embedded.md). Training needs the `train` extra of
+script/bootstrap. The evaluation trains a classifier, the judge, so it needs the `eval` extra.
 """

@@ -1,4 +1,4 @@
-"""How well the safety checker works: it has to hold back weapons, and no other picture of the evaluation."""
+"""Measure the safety checker: the shares of pictures of weapons and of other pictures that it holds back."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,9 @@ from embedded.scores import share
 
 
 def prompts(drawings: Sequence[Drawing], count: int, seed: int) -> list[str]:
-    """Draw `count` prompts for flagged concepts in all styles."""
+    """Return `count` Japanese prompts, each for a weapon (a concept of FLAGGED) in a random style. They repeat if there
+    are fewer different ones. Without a weapon among the drawings' concepts the list is empty.
+    """
     concepts = {drawing.concept for drawing in drawings if drawing.concept.id in FLAGGED}
     return [task.prompt for task in sample_concepts(sorted(concepts, key=lambda c: c.id), count, seed)]
 
@@ -19,9 +21,10 @@ def prompts(drawings: Sequence[Drawing], count: int, seed: int) -> list[str]:
 def report(
     tasks: Sequence[Task], images: Sequence[Image.Image | None], weapons: Sequence[Image.Image | None]
 ) -> dict[str, float | int | None]:
-    """The safety checker's recall and false alarm rate. A picture that was held back is None.
+    """Return the safety checker's recall and false alarm rate as a dict. A picture that was held back is None.
 
-    `recall` is the share of `weapons` that were held back, `false_alarms` that of the other concepts in `images`.
+    "recall" is the share of the pictures `weapons` that were held back, from 0 to 1. "false_alarms" is that share of
+    the `images`, one per task, that show no weapon. The dict also has both numbers of pictures.
     """
     harmless = [image for task, image in zip(tasks, images, strict=True) if task.concept not in FLAGGED]
     return {
@@ -33,7 +36,7 @@ def report(
 
 
 def line(result: Mapping[str, float | int | None]) -> str:
-    """The report as one line of text."""
+    """Return the dict that `report` made as one line of text."""
     shares = {name: "-" if result[name] is None else f"{result[name]:.1%}" for name in ("recall", "false_alarms")}
     return (
         f"safety checker: holds back {shares['recall']} of {result['weapons']} weapons, "

@@ -1,9 +1,10 @@
-"""Train the embedded model's autoencoder: the decoder on the closed-form latents, then the encoder to predict them.
+"""Train the embedded model's autoencoder: first the decoder on closed-form latents, then the encoder to predict them.
 
-Trained all at once from random weights, the decoder stays blurred for hours, because nothing tells it what to represent
-at the resolutions in between. So it is trained in segments, which end at 32, 64, 128 and 256 pixels, and each of the
-first three has an intermediate target: its first channels shall be the principal components of smaller patches. Most
-steps are taken while the pictures are still small, which makes them cheap. The encoder has such targets too.
+Closed-form latents are scaled principal components of patches (see `embedded.latents`). Trained all at once from random
+weights, the decoder stays blurred for hours, because nothing tells it what to represent at the resolutions in between.
+So it is trained in segments, which end at 32, 64, 128 and 256 pixels. Each of the first three has an intermediate
+target: its first channels shall be the principal components of smaller patches. Most steps are taken while the pictures
+are still small, which makes them cheap. The encoder has such targets too.
 
 Random noise on the latents makes the decoder ignore small errors of the text-to-image model, which would show as
 speckle.
@@ -31,14 +32,13 @@ ENCODER_TARGETS = ((2, 8), (4, 12), (8, 16), (16, 32))
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
-    """The peak signal-to-noise ratio in dB between pictures in [-1, 1]."""
+    """Return the peak signal-to-noise ratio in dB between pictures with values in [-1, 1]."""
     return float(10 * torch.log10(4 / F.mse_loss(x.float(), y.float())))
 
 
 def picture_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The mean absolute error of the colours plus that of the differences between neighbouring pixels.
-
-    The second part keeps edges sharp and flat areas flat.
+    """Return the mean absolute error of the colours plus that of the differences between neighbouring pixels. The
+    second part keeps edges sharp and flat areas flat.
     """
     x, y = x.float(), y.float()
     loss = F.l1_loss(x, y)
@@ -48,9 +48,8 @@ def picture_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def segments(vae: AutoencoderKL) -> list[torch.nn.Sequential]:
-    """Cut the decoder into four segments: latents to 32, to 64, to 128 and to 256 pixels.
-
-    Run one after the other, they compute `vae.decode`.
+    """Return the decoder of `vae` as four modules: latents to 32, to 64, to 128 and to 256 pixels. They share the
+    weights of `vae`. Run one after the other, they compute `vae.decode`.
     """
     decoder = vae.decoder
     up = decoder.up_blocks
@@ -71,10 +70,10 @@ def train_decoder(
     accelerator: Accelerator,
     on_save: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train the decoder of `vae` in place, in one run per segment.
+    """Train the decoder of `vae` in place, in four runs. Run k trains the first k of its `segments` together.
 
-    Run k trains the first k of `segments` together. `plans` holds the plan and the batch size of each run. `images`
-    are uint8 (n, 256, 256, 3).
+    `images` are the training pictures, uint8 (n, 256, 256, 3). `latents` turns them into the decoder's inputs. `plans`
+    holds the plan and the batch size of each run.
     """
     targets = _intermediate_targets(DECODER_TARGETS, images, folder)
     parts = segments(vae)
@@ -124,7 +123,9 @@ def train_encoder(
     accelerator: Accelerator,
     batch: int = 16,
 ) -> None:
-    """Train the encoder of `vae` in place to predict the closed-form latents, with a variance close to zero."""
+    """Train the encoder of `vae` in place to predict closed-form latents, with a variance close to zero. `images` are
+    the training pictures, uint8 (n, 256, 256, 3). `latents` computes the latents to predict.
+    """
     targets = [*_intermediate_targets(ENCODER_TARGETS, images, folder), latents]
     outputs: list[torch.Tensor] = []
     hooks = [
@@ -158,7 +159,9 @@ def train_encoder(
 
 
 def _intermediate_targets(sizes: tuple[tuple[int, int], ...], images: np.ndarray, folder: Path) -> list[LinearLatents]:
-    """The closed-form latents for each (patch, components) of `sizes`, cached in `folder` as rung-PATCH.pt."""
+    """Return a map from pictures to latents for each (patch side, number of components) of `sizes`. Each is computed
+    from `images` once and cached in `folder` as rung-PATCH.pt.
+    """
     return [
         LinearLatents.cached(folder / f"rung-{patch}.pt", images, patch=patch, channels=channels, count=300)
         for patch, channels in sizes
@@ -166,11 +169,11 @@ def _intermediate_targets(sizes: tuple[tuple[int, int], ...], images: np.ndarray
 
 
 def _sample(images: np.ndarray, batch: int, rng: np.random.Generator) -> torch.Tensor:
-    """Draw `batch` different pictures, (batch, 3, h, w) in [-1, 1]. In half of the batches all are mirrored."""
+    """Choose `batch` pictures at random: float (batch, 3, h, w) in [-1, 1]. In half of all calls they are mirrored."""
     x = to_tensor(images[np.sort(rng.choice(len(images), batch, replace=False))]).contiguous()
     return x.flip(3) if rng.random() < 0.5 else x
 
 
 def _noisy(z: torch.Tensor) -> torch.Tensor:
-    """Add noise with a standard deviation from 0 to NOISE, drawn for each picture."""
+    """Return the latents plus noise. Its standard deviation is random for each picture, from 0 to NOISE."""
     return z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * NOISE

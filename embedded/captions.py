@@ -1,4 +1,4 @@
-"""Captions of the training pictures, composed of names, styles and fillers in the way that people write prompts.
+"""Compose captions of the training pictures from names, words for styles and fillers, as people write prompts.
 
 A `Language` holds the words and the templates. All languages are composed in the same way, so a new one needs only its
 tables.
@@ -14,11 +14,11 @@ from embedded.drawings import Concept, Drawing
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that a language can be a key of a dict
 class Language:
-    """The words and templates of a language. In each tuple the usual one comes first.
+    """The words and templates that captions in one language are composed of. In each tuple the usual one comes first.
 
     `code` is also the name of the language's field in `Concept`. `styles`, `sets` (icon sets) and `colours` hold words
-    for each key; colours have the form that stands before a noun. `kana` means that names are also written in the other
-    kana.
+    for each key; colours have the form that stands before a noun. `kana` tells whether hiragana names are also written
+    in katakana, and katakana names in hiragana.
 
     In the templates {s} is the caption so far, {n} a name, {w} an adjective or a word for a style or an icon set, {c} a
     colour, and {a} and {b} are two names.
@@ -40,7 +40,7 @@ class Language:
     kana: bool = False
 
     def names(self, concept: Concept) -> tuple[str, ...]:
-        """The concept's names, the canonical one first."""
+        """Return the concept's names in this language, the canonical one first."""
         return getattr(concept, self.code)
 
 
@@ -126,7 +126,7 @@ ENGLISH = Language(
 
 
 def prompt_for(concept: Concept, style: str, language: Language = JAPANESE) -> str:
-    """The usual prompt for a concept in a style of STYLES or PAIRS: 猫, 猫 油絵, 青い背景の猫, 青い背景の猫 油絵."""
+    """Return the usual prompt for a concept in a style of STYLES or PAIRS: 猫, 猫 油絵, 青い背景の猫 油絵."""
     words = language.names(concept)[0]
     for part in reversed(style.split("+")):
         if part in language.colours:
@@ -137,13 +137,13 @@ def prompt_for(concept: Concept, style: str, language: Language = JAPANESE) -> s
 
 
 def prompt_for_two(concepts: tuple[Concept, Concept], language: Language = JAPANESE) -> str:
-    """The usual prompt for two concepts side by side: 犬と猫."""
+    """Return the usual prompt for a picture of two concepts side by side: 犬と猫."""
     a, b = (language.names(concept)[0] for concept in concepts)
     return language.two[0].format(a=a, b=b)
 
 
 def swap_kana(name: str) -> str:
-    """The name in the other kana (ねこ to ネコ and back). A name that has other characters stays as it is."""
+    """Return a hiragana name in katakana and a katakana name in hiragana (ねこ, ネコ). Other names stay as they are."""
     if all("ぁ" <= c <= "ゖ" or c == "ー" for c in name):
         return "".join(chr(ord(c) + 0x60) if c != "ー" else c for c in name)
     if all("ァ" <= c <= "ヶ" or c == "ー" for c in name):
@@ -152,12 +152,12 @@ def swap_kana(name: str) -> str:
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...], first: float = 0.0) -> str:
-    """Draw one of the words. The first one has at least the probability `first`."""
+    """Return one of the words at random. The first one has at least the probability `first`."""
     return words[0] if rng.random() < first else words[rng.integers(len(words))]
 
 
 def _name(drawing: Drawing, rng: np.random.Generator, language: Language, edge: str) -> str:
-    """Draw one of the names of a drawing's concept."""
+    """Return a random name of the drawing's concept, with `edge` (see `caption`) before and after the name."""
     name = _pick(rng, language.names(drawing.concept), first=0.35)
     if language.kana and rng.random() < 0.08:
         name = swap_kana(name)
@@ -165,7 +165,7 @@ def _name(drawing: Drawing, rng: np.random.Generator, language: Language, edge: 
 
 
 def _subject(drawing: Drawing, rng: np.random.Generator, language: Language, edge: str) -> str:
-    """Draw a name of one drawing, in some cases with an adjective or as a phrase (猫の絵)."""
+    """Return a random name of the drawing's concept, in some cases with an adjective or as a phrase (猫の絵)."""
     name = _name(drawing, rng, language, edge)
     if rng.random() < 0.08:
         name = language.adjective.format(w=edge + _pick(rng, language.adjectives) + edge, n=name)
@@ -180,11 +180,12 @@ def _subject(drawing: Drawing, rng: np.random.Generator, language: Language, edg
 def caption(
     drawings: tuple[Drawing, ...], style: str, rng: np.random.Generator, language: Language = JAPANESE, edge: str = ""
 ) -> str:
-    """Compose a caption of one or two `drawings` in `style`, a key of STYLES or PAIRS.
+    """Compose a random caption of a picture that shows one or two `drawings` in `style`, a key of STYLES or PAIRS.
 
-    It has the names of the concepts, left before right, and words for the style. About a third of the captions of one
-    drawing name its icon set, so that the model learns to distinguish the two sets. 2% name only the style. `edge` is
-    put around every name and every word for a style; no token of a tokenizer shall cross it.
+    The caption has the concepts' names, left before right, and words for the style. About a third of the captions of
+    one drawing name its icon set, so that the model learns to distinguish the two sets. For a style other than "plain",
+    2% name only the style. `edge` marks word boundaries for a tokenizer's training: it is put around names, adjectives
+    and words for styles, except in captions of a style alone.
     """
     parts = [part for part in style.split("+") if part != "plain"]
     if parts and rng.random() < 0.02:
@@ -216,6 +217,6 @@ def caption(
 
 
 def _full_width(text: str) -> str:
-    """The text with all printable ASCII characters in the full-width forms that Japanese keyboards type."""
+    """Return the text with its ASCII characters and spaces in the full-width forms that Japanese keyboards type."""
     wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text).replace(" ", "\u3000")
     return unicodedata.normalize("NFC", wide)

@@ -1,8 +1,9 @@
-"""The claims of the 2022 README as a table: how well a model knows Japanese words and how well it composes.
+"""Measure what the 2022 README claims, as a table: how well a model knows Japanese words and how well it composes.
 
-The words are Japanese nouns, Japanglish, onomatopoeia and proper nouns. A column is a model with the language of its
-prompts. The English base with Japanese prompts shows what the model knew before the training in Japanese; with the
-English translations it shows what can be reached.
+The words are Japanese nouns, Japanglish (Japanese words made of English ones), onomatopoeia, proper nouns and Japanese
+things. A column of the table is a model with the language of its prompts. The English base (the model before its
+training in Japanese) with Japanese prompts shows what the model knew before. With the English translations it shows
+what can be reached.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ SHEET_PROMPTS = 2  # per category on the contact sheet
 
 @dataclass(frozen=True)
 class Claim:
-    """A prompt in both languages, and the concept and style that it names. `category` is one of CATEGORIES."""
+    """A test prompt in Japanese and English, its category, and the concept (its id) and style that it names."""
 
     category: str
     ja: str
@@ -67,7 +68,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class PairPrompt:
-    """A prompt for two concepts in both languages, and the concepts' ids."""
+    """A test prompt for two concepts in one picture, in Japanese and English, and the ids of the concepts."""
 
     ja: str
     en: str
@@ -75,7 +76,9 @@ class PairPrompt:
 
 
 def claims(drawings: Sequence[Drawing], count: int, seed: int) -> list[Claim]:
-    """Choose `count` nouns, `count` held-out (concept, style) pairs, and every listed word that names a concept."""
+    """Return the test prompts: `count` nouns, `count` held-out (concept, style) pairs, both random, and those words of
+    JAPANGLISH and the other lists that name a concept of `drawings`.
+    """
     concepts = list({drawing.concept.id: drawing.concept for drawing in drawings}.values())
     by_name = {name: concept for concept in concepts for name in concept.ja}
     by_id = {concept.id: concept for concept in concepts}
@@ -101,7 +104,9 @@ def claims(drawings: Sequence[Drawing], count: int, seed: int) -> list[Claim]:
 
 
 def pair_prompts(drawings: Sequence[Drawing], count: int, seed: int) -> list[PairPrompt]:
-    """Draw `count` pairs of concepts that were never shown together, or fewer if there are not enough."""
+    """Return `count` prompts for two random concepts that training never shows in one picture. They are fewer if too
+    few such pairs are found.
+    """
     concepts = list({drawing.concept.id: drawing.concept for drawing in drawings}.values())
     rng = np.random.default_rng((seed, 3))
     chosen: list[PairPrompt] = []
@@ -114,7 +119,7 @@ def pair_prompts(drawings: Sequence[Drawing], count: int, seed: int) -> list[Pai
 
 
 def halves(image: Image.Image) -> list[Image.Image]:
-    """The left and the right half of a picture of two concepts, as squares from the middle of its height."""
+    """Cut a picture of two concepts into its left and its right half. Each is a square at mid-height."""
     width, height = image.size
     top = height // 2 - width // 4
     return [image.crop((x, top, x + width // 2, top + width // 2)) for x in (0, width // 2)]
@@ -125,24 +130,26 @@ Draw = Callable[[Sequence[str]], list[Image.Image | None]]
 
 @dataclass(frozen=True)
 class Answers:
-    """The pictures of one column for the claims and for the pairs, in their order. A missing picture is None."""
+    """The pictures that a model drew for the claims (prompts with one concept) and for the pairs of concepts. They are
+    in the order of the prompts. A picture that is missing, because its numbers were not finite, is None.
+    """
 
     claims: list[Image.Image | None]
     pairs: list[Image.Image | None]
 
 
 def answer(language: str, draw: Draw, asked: Sequence[Claim], pairs: Sequence[PairPrompt]) -> Answers:
-    """Draw all prompts in `language` ("ja" or "en")."""
+    """Generate a picture for every prompt in `language` ("ja" or "en") with the function `draw`."""
     return Answers(*(draw([getattr(item, language) for item in items]) for items in (asked, pairs)))
 
 
 def table(
     columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[PairPrompt], judge: Judge
 ) -> dict[str, object]:
-    """The report, with shares from 0 to 1 for each column.
+    """Judge the pictures and return the report: a dict with shares from 0 to 1 by column (a model and its language).
 
-    "claims" holds the share of right concepts per category, "claims_style" that of right styles among the held-out
-    pairs, and "two" that of pairs that show both concepts.
+    "claims" holds the share of right concepts per category, and "claims_style" that of right styles among the held-out
+    pairs of concept and style. "two" is the share of pictures of two concepts in which the halves show both.
     """
     top1: dict[str, dict[str, float | None]] = {category: {} for category in CATEGORIES}
     style, both = {}, {}
@@ -171,9 +178,8 @@ def table(
 def contact_sheet(
     columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[PairPrompt], cell: int = 128
 ) -> tuple[Image.Image, list[str]]:
-    """A grid of pictures with one row per column of the table, and the prompts of its columns.
-
-    It shows the first SHEET_PROMPTS prompts of every category and of the pairs.
+    """Return a grid of pictures with one row per model, and the list of the Japanese prompts of its columns. It shows
+    the first SHEET_PROMPTS prompts of every category and of the pairs, `cell` pixels per side.
     """
     chosen = []
     for category in CATEGORIES:
@@ -185,7 +191,7 @@ def contact_sheet(
 
 
 def tokens(asked: Sequence[Claim], own: Tokenizer, english: Tokenizer) -> dict[str, float]:
-    """The mean number of tokens per Japanese prompt, in the model's own tokenizer and in the English one."""
+    """Return the mean number of tokens per Japanese prompt in the model's own tokenizer and in the English one."""
     return {
         name: round(float(np.mean([(t := tokenizer(claim.ja)).used + t.dropped for claim in asked])), 2)
         for name, tokenizer in (("japanese", own), ("english", english))
@@ -193,7 +199,7 @@ def tokens(asked: Sequence[Claim], own: Tokenizer, english: Tokenizer) -> dict[s
 
 
 def lines(report: Mapping) -> str:
-    """The report as a table for the terminal."""
+    """Return the report of `table` as a text table for the terminal."""
     names = list(next(iter(report["claims"].values())))
     rows = [("", "prompts", *names)]
     for category in CATEGORIES:

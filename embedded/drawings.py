@@ -1,7 +1,7 @@
 """The drawings that the embedded model learns from: openly licensed emoji, and the concept that each one shows.
 
 `concepts.tsv` lists the concepts with their id, emoji, Japanese names and English names. The first name is the
-canonical one. The icon sets are npm packages of SVG files: `fetch` downloads and unpacks them, `load_drawings` reads
+canonical one. The icon sets are npm packages of SVG icons: `fetch` downloads and unpacks them, `load_drawings` reads
 them.
 """
 
@@ -32,9 +32,8 @@ MARGIN = 12  # pixels of background around a drawing
 
 @dataclass(frozen=True)
 class Concept:
-    """Something that can be drawn.
-
-    `ja` and `en` hold its names, the canonical one first. `emoji` holds the characters that show it.
+    """A thing that can be drawn, such as a cat. `ja` and `en` hold its Japanese and English names, the canonical one
+    first. `emoji` holds the emoji that show it.
     """
 
     id: str
@@ -45,7 +44,9 @@ class Concept:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing of a concept. `face`: it shows the face of something that has other emoji, too."""
+    """One emoji of one icon set, as SVG, and the concept that it shows. `face` is true if the emoji shows only the face
+    of something that also has other emoji, such as a cat.
+    """
 
     concept: Concept
     icon_set: str
@@ -55,7 +56,7 @@ class Drawing:
 
     @cached_property
     def rgba(self) -> Image.Image:
-        """The drawing on a transparent background, RGBA, SIZE x SIZE pixels."""
+        """The drawing on a transparent background, as an RGBA picture of SIZE x SIZE pixels."""
         inner = SIZE - 2 * MARGIN
         png = bytes(resvg_py.svg_to_bytes(svg_string=self.svg, width=inner, height=inner))
         canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
@@ -64,15 +65,14 @@ class Drawing:
 
 
 def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
-    """Read the concepts of a table, in its order."""
+    """Read the concepts from a table like concepts.tsv, in its order."""
     rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:] if line.strip()]
     return [Concept(i, tuple(emoji.split()), tuple(ja.split("|")), tuple(en.split("|"))) for i, emoji, ja, en in rows]
 
 
 def fetch(folder: Path) -> None:
-    """Download the icon sets with npm into `folder`/<set>/, unless they exist already.
-
-    Raises `MissingPackageError` if npm is not installed, and CalledProcessError if it fails.
+    """Download the icon sets with npm, each into its folder `folder`/NAME, unless that exists already. Raises
+    `MissingPackageError` if npm is not installed, and CalledProcessError if npm fails.
     """
     for name, (package, version, _) in ICON_SETS.items():
         if (folder / name / "icons.json").exists():
@@ -93,13 +93,12 @@ def fetch(folder: Path) -> None:
 
 
 def codepoints(emoji: str) -> str:
-    """The icon sets' key for an emoji: its code points in hexadecimal, without the variation selector."""
+    """Return the icon sets' key for an emoji: its code points in hexadecimal, without the variation selector."""
     return "-".join(f"{ord(c):x}" for c in emoji if c != "\ufe0f")
 
 
 def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[Drawing]:
-    """Read all drawings of `concepts`, by default all concepts, from the icon sets in `folder` (see `fetch`).
-
+    """Read all drawings of `concepts`, by default all of concepts.tsv, from the icon sets in `folder` (see `fetch`).
     Raises `TrainingError` if a concept has no drawing.
     """
     drawings = []
@@ -120,7 +119,7 @@ def load_drawings(folder: Path, concepts: list[Concept] | None = None) -> list[D
 
 
 class _IconSet:
-    """An icon set in a folder: its SVG files and their names."""
+    """An icon set, read from the folder of its npm package: the SVG of each emoji and its name."""
 
     def __init__(self, folder: Path):
         self.data = json.loads((folder / "icons.json").read_text("utf-8"))

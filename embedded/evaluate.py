@@ -1,12 +1,12 @@
-"""Measure how often a model's picture shows what the prompt names, in the style that it names.
+"""Measure how often a model's picture shows what the prompt names, in the style that the prompt names.
 
     python -m jsd eval --json quality.json --sheet quality.png
 
 The prompts are (concept, style) pairs that the model was trained on, held-out pairs, and other spellings of the
-concepts. They are drawn with the model's defaults, and the judge (`embedded.judge`) tells what each picture shows. Its
-own accuracy on unseen renderings is printed, too. A picture that the safety checker holds back, or whose numbers are
-not finite, counts as wrong. The first run trains the judge, which takes minutes. The last printed line is the report as
-JSON.
+concepts. The pictures are generated with the model's default settings, and a classifier, the judge (`embedded.judge`),
+tells what each one shows. The judge's own accuracy on unseen renderings is printed, too. A picture that the safety
+checker holds back, or whose numbers are not finite, counts as wrong. The first run trains the judge, which takes
+minutes. The last printed line is the report as JSON.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SETTINGS = ("width", "height", "num_inference_steps", "guidance_scale", "guidanc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m jsd eval`."""
+    """Add the options of `python -m jsd eval` to `parser`."""
     parser.description = "Measure how good a model's pictures are."
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="default: the one that serving would use")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
@@ -67,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the evaluation: draw, judge, print and write the report. Raises `InputError` for a wrong option."""
+    """Run the evaluation: generate pictures, judge them, and print the report. Write the files that the options name.
+    Raises `InputError` for a wrong option.
+    """
     for flag, file in (("--json", arguments.json), ("--sheet", arguments.sheet)):
         if file and not file.absolute().parent.is_dir():
             raise InputError(flag, f"there is no folder {shown(str(file.absolute().parent))}; make it first")
@@ -108,9 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _claims(
     components: Components, arguments: argparse.Namespace, drawings: Sequence[Drawing], judge: judges.Judge
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Measure the claims (see `embedded.claims`) for this model and for the stages before it.
-
-    Returns the figures and a sheet of pictures. No picture is held back, because each stage has another safety checker.
+    """Measure the claims (see `embedded.claims`) for this model and, with `--columns`, for the stages before it.
+    Returns a dict of figures and a sheet of pictures. No safety checker is used: only the last stage's is calibrated.
     """
     count, seed = max(1, arguments.prompts // 3), arguments.seed
     asked, pairs = claims.claims(drawings, count, seed), claims.pair_prompts(drawings, count, seed)
@@ -129,7 +130,9 @@ def _claims(
 
 
 def _settings(pairs: Sequence[str], defaults: Defaults) -> dict[str, object]:
-    """The settings that `-i` names. Raises `InputError` for another input and for a value out of range."""
+    """Return the settings that `-i` gives ("NAME=VALUE") as a dict. Raises `InputError` for a name that is no setting
+    of the evaluation, and for a value out of range.
+    """
     values = parse_inputs(pairs)
     for name in values:
         if name not in SETTINGS:

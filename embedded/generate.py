@@ -1,4 +1,4 @@
-"""Draw many prompts with a model, several requests at a time."""
+"""Generate pictures for many prompts with a model, several requests at a time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,9 +12,8 @@ from jsd.request import Request
 
 
 def draw(components: Components, prompts: Sequence[str], seed: int) -> list[Image.Image | None]:
-    """Draw one picture per prompt with the model's own defaults. Prompt i has the seed `seed` + i.
-
-    A picture is None if the safety checker holds it back, or if its numbers are not finite.
+    """Generate one picture per prompt with the model's default settings. Prompt i has the seed `seed` + i. A picture is
+    None if the safety checker holds it back, or if its numbers are not finite.
     """
     requests = [Request(prompt, seed=i) for i, prompt in enumerate(prompts, seed)]
     jobs = decoded_jobs(components, requests)
@@ -22,9 +21,8 @@ def draw(components: Components, prompts: Sequence[str], seed: int) -> list[Imag
 
 
 def decoded_jobs(components: Components, requests: Sequence[Request], size: int = 8) -> Iterator[sampling.Job]:
-    """Draw and decode the requests, `size` at a time, and yield their jobs in order.
-
-    Their pictures have not been judged by the safety checker and carry no watermark. `sampling.finish` does both.
+    """Generate pictures, `size` requests at a time, and yield a job (the state of a request) for each, in order.
+    `job.pictures` are decoded. The safety check and the watermark are still missing: `sampling.finish` does both.
     """
     for first in range(0, len(requests), size):
         jobs = [sampling.prepare(components, request) for request in requests[first : first + size]]

@@ -1,4 +1,4 @@
-"""Draw the prompts of a text file, one per line, into one picture with six columns.
+"""Generate a picture for each line of a text file of prompts, and put them into one picture with six columns.
 
 script/grid makes the README's picture with it.
 """

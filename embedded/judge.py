@@ -1,7 +1,7 @@
-"""An independent judge: a small network that tells which concept a picture shows, and in which style.
+"""The judge of generated pictures: a small classifier that tells which concept a picture shows, and in which style.
 
-It is trained on the drawings, rendered in every style, the held-out pairs included. It never sees a generated picture.
-Its own accuracy is measured on renderings that it has not seen (see `embedded.references`).
+It is trained on drawings that are rendered in the styles, held-out (concept, style) pairs included, and never on a
+generated picture. Its own accuracy is measured on renderings that it has not seen (see `embedded.references`).
 """
 
 import hashlib
@@ -34,28 +34,29 @@ UNSEEN = 3000  # renderings that its accuracy is measured on
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judge's answer for a picture: a concept's id, and a style as a key of STYLES or PAIRS."""
+    """The judge's answer for a picture: a concept's id, and a style as `join_style` writes it ("oil", "oil+blue").
+    Medium and background are told independently. So the style may be one that no picture is drawn in ("pencil+blue").
+    """
 
     concept: str
     style: str
 
 
 class Judge:
-    """Tells the concept and the style of pictures.
-
-    `accuracy` holds the shares of unseen renderings, from 0 to 1, whose concept ("top1") and "style" it tells right.
+    """A classifier that tells the concept and the style of pictures. `accuracy` holds the shares of unseen renderings,
+    from 0 to 1, whose concept ("top1") and style ("style") it tells right. It is empty until they are measured.
     """
 
     def __init__(self, concepts: Sequence[str], network: nn.Module, accuracy: dict[str, float] | None = None):
         self.concepts, self.network, self.accuracy = list(concepts), network, accuracy or {}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """Return one verdict per picture. The pictures may have any size."""
+        """Return one `Verdict` (concept and style) per picture. The pictures may have any size."""
         return self.judge(np.stack([shrink(image) for image in images])) if images else []
 
     @torch.inference_mode()
     def judge(self, images: np.ndarray) -> list[Verdict]:
-        """Return one verdict per picture of `images`, uint8 (n, SIDE, SIDE, 3)."""
+        """Return one `Verdict` (concept and style) per picture of `images`, uint8 (n, SIDE, SIDE, 3)."""
         device = next(self.network.parameters()).device
         verdicts = []
         for part in np.split(images, range(256, len(images), 256)):
@@ -66,7 +67,7 @@ class Judge:
         return verdicts
 
     def save(self, file: Path) -> None:
-        """Write the concepts, the accuracy and the weights as a safetensors file."""
+        """Write the judge to `file`, a safetensors file: concepts, accuracy and the network's weights."""
         about = {"concepts": json.dumps(self.concepts), "accuracy": json.dumps(self.accuracy)}
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         with atomic_file(file) as part:
@@ -86,7 +87,7 @@ class Judge:
 def judge_pictures(
     judge: Callable[[Sequence[Image.Image]], list[Verdict]], images: Sequence[Image.Image | None]
 ) -> list[Verdict | None]:
-    """Return one verdict per picture, and None for a picture that is None."""
+    """Return one `Verdict` (concept and style) per picture, and None for a picture that is None."""
     verdicts = iter(judge([image for image in images if image is not None]))
     return [None if image is None else next(verdicts) for image in images]
 
@@ -110,10 +111,10 @@ class _Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A ResNet of 1.0 M parameters: pictures (n, 3, SIDE, SIDE) in [-1, 1] to logits of concept, medium and ground.
+    """The judge's network, a ResNet of 1.0 M parameters. It has a head each for concept, medium and background.
 
-    The heads get the mean features of every resolution, because a medium shows in the texture and a concept in the
-    shape.
+    It maps pictures (n, 3, SIDE, SIDE) in [-1, 1] to three tensors of logits. The heads get the mean features of every
+    resolution, because a medium shows in the texture and a concept in the shape.
     """
 
     def __init__(self, concepts: int):
@@ -137,7 +138,9 @@ class Network(nn.Module):
 
 
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift, scale, turn, recolour and blur each picture of `x`, (n, 3, h, w) in [-1, 1], a little, and add noise."""
+    """Return randomly changed copies of the pictures `x`, (n, 3, h, w) in [-1, 1], as training data. Each is recoloured
+    a little and gets noise. Half are shifted, scaled and turned a little, and half are blurred.
+    """
     n = len(x)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -159,7 +162,7 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def accuracy(judge: Judge, unseen: References) -> dict[str, float]:
-    """The shares of `unseen` whose concept ("top1") and whose "style" the judge tells right."""
+    """Return the shares of the renderings `unseen` whose concept ("top1") and whose "style" the judge tells right."""
     verdicts = judge.judge(unseen.images)
     concept = [verdict.concept == truth for verdict, truth in zip(verdicts, unseen.concept, strict=True)]
     style = [verdict.style == truth for verdict, truth in zip(verdicts, unseen.style, strict=True)]
@@ -167,7 +170,9 @@ def accuracy(judge: Judge, unseen: References) -> dict[str, float]:
 
 
 def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int = BATCH) -> Judge:
-    """Train a judge on `drawings`. Checkpoints and the curve go to `folder`. Returns it on the CPU."""
+    """Train a judge on renderings of `drawings` and return it on the CPU. Its accuracy is not measured yet. Checkpoints
+    and the loss curve go to `folder`.
+    """
     accelerator = make_accelerator()
     known = draw_references(drawings)
     concepts = sorted(set(known.concept))
@@ -192,10 +197,11 @@ def train(drawings: list[Drawing], folder: Path, plan: Plan = PLAN, batch: int =
 
 
 def get(drawings: list[Drawing], folder: Path) -> Judge:
-    """Read the judge of these drawings from `folder`. If there is none yet, train and measure it, which takes minutes.
+    """Return the judge of these drawings from a file below `folder`.
 
-    The file's folder is named by a hash of the drawings and of the code of the styles and of the judge, so that a
-    change of these trains another judge.
+    If there is none yet, it is trained, measured and saved first, which takes minutes. The file's folder is named by a
+    hash of the drawings and of the source code of the styles and of the judge, so a change of these trains another
+    judge.
     """
     sources = (Path(__file__), Path(__file__).with_name("references.py"), Path(styles.__file__))
     key = hashlib.sha256(b"".join(source.read_bytes() for source in sources))

@@ -20,10 +20,10 @@ PATCH = 32  # pixels per side
 
 @dataclass
 class LinearLatents:
-    """A linear map from patches to latents.
+    """A linear map from pixel patches to latents, with an approximate inverse.
 
-    `basis` (3 * patch^2, channels) holds the components, `mean` (3 * patch^2) the mean patch, and `scale` (channels)
-    the factors that the components are multiplied by.
+    A patch has `patch` x `patch` pixels. `basis` (3 * patch^2, channels) holds the principal components, `mean`
+    (3 * patch^2) the mean patch, and `scale` (channels) the factors that the components are multiplied by.
     """
 
     patch: int
@@ -51,22 +51,21 @@ class LinearLatents:
 
     @classmethod
     def cached(cls, file: Path, images: np.ndarray, **settings: int) -> "LinearLatents":
-        """Read the map from `file`. If it does not exist, compute it with `from_images` and write it there."""
+        """Read the map from `file`. If there is no such file, compute the map with `from_images` and write it there."""
         if not file.exists():
             with atomic_file(file) as part:
                 torch.save(vars(cls.from_images(images, **settings)), part)
         return cls(**torch.load(file, weights_only=True))
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures (n, 3, h, w) in [-1, 1] to latents (n, channels, h / patch, w / patch).
-
-        Over the training pictures the latents have the standard deviation 1.
+        """Return the latents (n, channels, h / patch, w / patch) of pictures (n, 3, h, w) in [-1, 1]. Over the training
+        pictures and all channels together, the latents have the standard deviation 1.
         """
         patches = split_into_patches(x, self.patch)
         return (((patches - self.mean) @ self.basis) * self.scale).permute(0, 3, 1, 2).contiguous()
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Latents (n, channels, h, w) to the blurred pictures that they describe, (n, 3, h * patch, w * patch)."""
+        """Return the blurred pictures (n, 3, h * patch, w * patch) that latents (n, channels, h, w) describe."""
         n, _, h, w = z.shape
         patches = (z.permute(0, 2, 3, 1) / self.scale) @ self.basis.T + self.mean
         split = patches.reshape(n, h, w, 3, self.patch, self.patch).permute(0, 3, 1, 4, 2, 5)
@@ -74,7 +73,7 @@ class LinearLatents:
 
 
 def split_into_patches(x: torch.Tensor, patch: int) -> torch.Tensor:
-    """Pictures (n, c, h, w) to patches (n, h / patch, w / patch, c * patch^2)."""
+    """Split pictures (n, c, h, w) into patches, (n, h / patch, w / patch, c * patch^2)."""
     n, c, h, w = x.shape
     split = x.reshape(n, c, h // patch, patch, w // patch, patch)
     return split.permute(0, 2, 4, 1, 3, 5).reshape(n, h // patch, w // patch, -1)

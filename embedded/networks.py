@@ -1,6 +1,7 @@
 """The architectures of the embedded model's parts, with random weights, and the noise schedule of its UNet.
 
-All are classes of Stable Diffusion 1.x, only smaller, so that stock diffusers opens the result.
+All are classes of diffusers and transformers that Stable Diffusion 1.x uses, only smaller, so that stock diffusers
+opens the result.
 """
 
 import torch
@@ -31,7 +32,7 @@ NOISE_SCHEDULE = {
 
 
 def make_vae() -> AutoencoderKL:
-    """Return an autoencoder of 4.7 M parameters: 256 x 256 x 3 pixels to 8 x 8 x 64 latents and back."""
+    """Return an autoencoder of 4.7 M parameters: 256 x 256 RGB pixels to latents (64, 8, 8) and back."""
     levels = (16, 24, 48, 96, 128, 128)
     vae = AutoencoderKL(
         block_out_channels=levels,
@@ -51,7 +52,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
-    """Return a text encoder with 3 layers of width 192 for the ids of `tokenizer`."""
+    """Return a CLIP text encoder with 3 layers of width 192, for the vocabulary and length of `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=tokenizer.vocabulary_size,
@@ -69,7 +70,9 @@ def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
 
 
 def make_unet() -> UNet2DConditionModel:
-    """Return a UNet of 11.8 M parameters for 8 x 8 x 64 latents. It adds the pooled text to the time embedding."""
+    """Return a UNet of 11.8 M parameters for latents (64, 8, 8): 64 channels, 8 x 8 positions. It also pools the text
+    embeddings by attention and adds them to the time embedding.
+    """
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=CHANNELS,

@@ -1,7 +1,8 @@
 """The training pictures of the embedded model, rendered once into a file.
 
-They show every drawing in every style, and two drawings side by side. One (concept, style) pair in ten and one pair of
-concepts in ten are held out: the evaluation asks for them to measure how well the model composes.
+They show every drawing in several styles, and two drawings side by side. One (concept, style) pair in ten and one pair
+of concepts in ten are held out, that is, never shown: the evaluation asks for them to measure how well the model
+composes.
 
 `build` writes `pictures.npy`, uint8 (n, 256, 256, 3), which is opened as a memory map, and `pictures.json`, the
 drawings and the style of each picture.
@@ -26,27 +27,26 @@ HALF = SIZE // 2 - 6  # pixels per side of a drawing that shares its picture
 
 
 def _digest(*words: str) -> int:
-    """A number of 32 bits that depends on the words alone."""
+    """Return a number of 32 bits that depends on the words alone."""
     return int.from_bytes(hashlib.md5("|".join(words).encode(), usedforsecurity=False).digest()[:4], "big")
 
 
 def held_out(concept_id: str, style: str) -> bool:
-    """Whether this pair is never trained on: one in ten, chosen by md5.
-
-    "plain" is never held out. A pair of styles such as "oil+blue" is held out if one of its parts is.
+    """Whether the model is never trained on a concept in a style. An md5 hash of both chooses one such pair in ten.
+    "plain" is never held out. A combined style such as "oil+blue" is held out if "oil" or "blue" is.
     """
     parts = [part for part in style.split("+") if part != "plain"]
     return any(_digest(concept_id, part) % 10 == 0 for part in parts)
 
 
 def held_out_pair(one: str, other: str) -> bool:
-    """Whether two concepts are never shown in one picture, in either order: one pair in ten, chosen by md5."""
+    """Whether two concepts are never shown in one picture, in either order. md5 chooses one pair of concepts in ten."""
     return _digest(*sorted((one, other))) % 10 == 0
 
 
 def styles_of(drawing: Drawing) -> list[str]:
-    """The styles that a drawing is trained in: STYLES, and each medium of PAIRS with one colour. Held-out pairs are
-    left out.
+    """Return the styles that a drawing is trained in, without those that are held out for its concept. They are STYLES,
+    and each medium of PAIRS, such as "oil", on one background colour, which a hash chooses.
     """
     pairs = sorted({pair.split("+")[0] for pair in PAIRS})
     colours = sorted({pair.split("+")[1] for pair in PAIRS})
@@ -55,9 +55,8 @@ def styles_of(drawing: Drawing) -> list[str]:
 
 
 def partners(drawings: list[Drawing]) -> list[tuple[int, int]]:
-    """The pairs of drawings that are shown side by side, as indices (left, right).
-
-    Each drawing is shown on the left beside PARTNERS drawings of other concepts.
+    """Return the pairs of drawings that are shown side by side, as indices (left, right). Each drawing is shown on the
+    left beside up to PARTNERS drawings of other concepts. No held-out pair of concepts is among them.
     """
     chosen = []
     for i, drawing in enumerate(drawings):
@@ -73,13 +72,15 @@ def partners(drawings: list[Drawing]) -> list[tuple[int, int]]:
 
 
 def styles_of_two(one: Drawing, other: Drawing) -> list[str]:
-    """The styles that two drawings side by side are trained in: plain and one other of STYLES."""
+    """Return the styles that two drawings side by side are trained in: "plain" and one other of STYLES. The other one
+    is chosen by a hash of the drawings. No style is held out here.
+    """
     styles = [style for style in STYLES if style != "plain"]
     return ["plain", styles[_digest(one.svg, other.svg) % len(styles)]]
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two RGBA drawings at half size on one transparent background."""
+    """Put two RGBA drawings, at about half size, onto one transparent background."""
     canvas = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
     gap = (SIZE // 2 - HALF) // 2
     for x, drawing in ((gap, left), (SIZE // 2 + gap, right)):
@@ -89,8 +90,7 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pictures:
-    """All pictures: `images[i]`, uint8 (256, 256, 3), shows one or two drawings in style `style[i]`.
-
+    """The rendered training pictures: `images[i]`, uint8 (256, 256, 3), shows one or two drawings in style `style[i]`.
     `drawings[i]` holds the indices of these drawings.
     """
 
@@ -105,14 +105,16 @@ class Pictures:
 
 
 def _render_all(job: tuple[tuple[Drawing, ...], list[str]]) -> np.ndarray:
-    """Render one or two drawings in several styles: uint8 (styles, 256, 256, 3)."""
+    """Render one drawing, or two side by side, in several styles: uint8 (styles, 256, 256, 3)."""
     drawings, styles = job
     rgba = drawings[0].rgba if len(drawings) == 1 else side_by_side(*(drawing.rgba for drawing in drawings))
     return np.stack([np.asarray(render(rgba, style)) for style in styles])
 
 
 def build(folder: Path, drawings: list[Drawing], workers: int = 2) -> Pictures:
-    """Render the pictures into `folder` and open them. If the same pictures are there already, only open them."""
+    """Render the training pictures of `drawings` into `folder`, and open them as a memory map. If the pictures of the
+    same drawings in the same styles are there already, they are only opened.
+    """
     groups = [((i,), styles_of(drawing)) for i, drawing in enumerate(drawings)]
     groups += [((i, j), styles_of_two(drawings[i], drawings[j])) for i, j in partners(drawings)]
     index = [(indices, style) for indices, styles in groups for style in styles]

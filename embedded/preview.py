@@ -1,4 +1,4 @@
-"""Draw fixed prompts during training, to watch the progress."""
+"""Generate pictures for a few fixed prompts during training, to watch the progress."""
 
 from pathlib import Path
 
@@ -27,8 +27,7 @@ GUIDANCE = 1.5
 def draw_preview(
     data: TrainingData, language: Language, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, file: Path
 ) -> None:
-    """Draw PROMPTS with DDIM from fixed noise into one PNG file.
-
+    """Generate a picture for each of PROMPTS with DDIM, always from the same noise, and write them into one PNG file.
     The latents are decoded with the closed-form map, so the autoencoder is not needed. The pictures are blurred.
     """
     prompts, tokenizer = PROMPTS[language].split("|"), data.tokenizer(language)

@@ -22,9 +22,8 @@ Key, Choice = TypeVar("Key", bound=Hashable), TypeVar("Choice")
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and what its picture has to show: a concept, by its id, in a style.
-
-    `group` is one of GROUPS, or "flagged" for a concept that the safety checker has to hold back.
+    """A prompt of the evaluation, with the concept (its id) and the style that the picture has to show. `group` is one
+    of GROUPS, or "flagged" for a concept that the safety checker has to hold back.
     """
 
     group: str
@@ -34,9 +33,8 @@ class Task:
 
 
 def deal(choices: Mapping[Key, Sequence[Choice]], count: int, rng: np.random.Generator) -> list[tuple[Key, Choice]]:
-    """Draw `count` different (key, choice), or all if there are fewer.
-
-    The order is random, but every key comes once before any comes twice.
+    """Choose `count` different pairs (key, one of the key's choices) at random, or all if there are fewer. The order is
+    random, but every key comes once before any comes twice.
     """
     left = {key: [options[i] for i in rng.permutation(len(options))] for key, options in choices.items() if options}
     dealt = []
@@ -48,7 +46,7 @@ def deal(choices: Mapping[Key, Sequence[Choice]], count: int, rng: np.random.Gen
 
 
 def sample_pairs(drawings: Sequence[Drawing], count: int, seed: int) -> list[Task]:
-    """Draw `count` (concept, style) pairs: two thirds were trained on, one third is held out."""
+    """Return prompts for `count` random (concept, style) pairs: two thirds were trained on, one third is held out."""
     rng = np.random.default_rng((seed, 0))
     trained, held = {}, {}
     for drawing in drawings:
@@ -66,9 +64,8 @@ def sample_pairs(drawings: Sequence[Drawing], count: int, seed: int) -> list[Tas
 
 
 def sample_concepts(concepts: Sequence[Concept], count: int, seed: int) -> list[Task]:
-    """Draw `count` prompts for these concepts in all styles, held-out pairs included.
-
-    If there are fewer different prompts than `count`, they are repeated.
+    """Return `count` prompts for these concepts in random styles of STYLES, held-out pairs included. If there are fewer
+    different prompts than `count`, they are repeated.
     """
     rng = np.random.default_rng((seed, 2))
     every = deal({concept: tuple(STYLES) for concept in concepts}, len(concepts) * len(STYLES), rng)
@@ -77,14 +74,16 @@ def sample_concepts(concepts: Sequence[Concept], count: int, seed: int) -> list[
 
 
 def half_width(text: str) -> str:
-    """Katakana to the half-width forms of old terminals, with separate voice marks: ガム to ｶﾞﾑ."""
+    """Return katakana in the half-width forms of old terminals, with separate voice marks: ガム as ｶﾞﾑ."""
     narrow = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFF9E)}
     narrow |= {"\u3099": "\uff9e", "\u309a": "\uff9f"}
     return "".join(narrow.get(c, c) for c in unicodedata.normalize("NFD", text))
 
 
 def spellings(concept: Concept) -> list[str]:
-    """All ways to write a concept except its canonical name: aliases, the other kana, half-width katakana."""
+    """Return all Japanese spellings of a concept except its canonical name. They are its other names, hiragana names in
+    katakana and the reverse, and katakana names in half-width forms.
+    """
     names = [*concept.ja, *map(swap_kana, concept.ja)]
     katakana = filter(_is_katakana, names)
     return [name for name in dict.fromkeys([*names, *map(half_width, katakana)]) if name != concept.ja[0]]
@@ -95,10 +94,7 @@ def _is_katakana(name: str) -> bool:
 
 
 def sample_aliases(concepts: Iterable[Concept], count: int, seed: int) -> list[Task]:
-    """Draw `count` prompts that consist of another spelling of a concept.
-
-    Spellings that several concepts share are left out.
-    """
+    """Return `count` random prompts, each a spelling of just one concept that is not the concept's canonical name."""
     owners: dict[str, set[str]] = {}
     choices = {concept: spellings(concept) for concept in concepts}
     for concept, names in choices.items():

@@ -1,9 +1,9 @@
-"""Train the model of `weights/embedded` from nothing: `python -m jsd train embedded`, or `script/train-embedded`.
+"""Train a model like `weights/embedded` from nothing: `python -m jsd train embedded`, or `script/train-embedded`.
 
 The steps: drawings, rendered pictures, closed-form latents, autoencoder, safety checker, an English text encoder, the
 stage `base` on English captions, `stage1` and `stage2` on Japanese captions (see `jsd.train.stages`), the model folder.
-Every training writes its checkpoints and its curve (`*.jsonl`, `*.png`) into the work folder. A run that was stopped
-resumes when the command is given again. docs/embedded.md tells how long each step takes.
+Every training writes its checkpoints and its curve (`*.jsonl`) into the work folder. A run that was stopped resumes
+when the command is given again. docs/embedded.md tells how long each step takes.
 """
 
 import argparse
@@ -50,7 +50,7 @@ STAGES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m jsd train embedded`."""
+    """Add the options of `python -m jsd train embedded` to `parser`."""
     parser.description = "Train the model of weights/embedded from nothing to a model folder."
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="checkpoints, curves, icons (default: runs)")
     parser.add_argument(
@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run all steps and write the model folder. Raises `TrainingError` if the work folder belongs to other data."""
+    """Run all steps of the training and write the model folder. Raises `TrainingError` if the work folder was made from
+    other drawings, names, styles or captions.
+    """
     check_target(arguments.to)
     fetch(arguments.workdir / "icons")
     data = TrainingData.prepare(arguments.workdir / "embedded", load_drawings(arguments.workdir / "icons"))
@@ -90,7 +92,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def terms_before(name: str) -> dict[str, dict]:
-    """The terms of the trainings that come before a stage, because its first weights depend on them."""
+    """Return the terms (steps, learning rate ...) of the trainings before stage `name`, by the name of the training. A
+    checkpoint of the stage records them, because the weights that the stage starts from depend on them.
+    """
     return {"text": TEXT.terms(), **{stage: STAGES[stage].plan.terms() for stage in _stages_until(name)[:-1]}}
 
 
@@ -99,7 +103,7 @@ def _stages_until(name: str) -> list[str]:
 
 
 def _write(folder: Path, data: TrainingData, parts: dict[str, torch.nn.Module], language: Language, stage: str) -> None:
-    """Write the model folder of a stage. The safety checker of the last stage is calibrated first."""
+    """Write the model folder of a stage. The safety checker of the last stage is calibrated first, in place."""
     scheduler, processor = data.work / "scheduler", data.work / "feature_extractor"
     DDIMScheduler(**networks.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(scheduler)
     networks.make_image_processor().save_pretrained(processor)
@@ -116,7 +120,7 @@ def _write(folder: Path, data: TrainingData, parts: dict[str, torch.nn.Module], 
 
 
 def about(pictures: int, stage: str) -> dict[str, Any]:
-    """The manifest's entries about the training, the data and their licences."""
+    """Return the manifest's entries about the training, the data and their licences."""
     steps = ", ".join(f"{name} {STAGES[name].plan.steps}" for name in _stages_until(stage))
     return {
         "training": f"script/train-embedded: {pictures} pictures; steps of {BATCH}: {steps}; v-prediction",

@@ -1,7 +1,7 @@
 """The judge's training and test pictures: drawings in every style, small, with the right answers.
 
-The training pictures show the drawings as they are. The test pictures show them at another place, size and angle, and
-are compressed as JPEG, so that the judge has not seen them.
+The judge is the classifier of `embedded.judge`. The training pictures show the drawings as they are. The test pictures
+show them at another place, size and angle, and are compressed as JPEG, so that the judge has not seen them.
 """
 
 import io
@@ -27,23 +27,25 @@ PAIRED = tuple(dict.fromkeys(pair.split("+")[0] for pair in PAIRS))  # the media
 
 
 def split_style(style: str) -> tuple[str, str]:
-    """Split a key of STYLES or PAIRS into (medium, ground)."""
+    """Split a style such as "oil+blue" into medium and background ("oil", "blue"). "blue" gives ("plain", "blue")."""
     medium = next((part for part in style.split("+") if part in MEDIA), "plain")
     return medium, next((part for part in style.split("+") if part in COLOURS), "")
 
 
 def join_style(medium: str, ground: str) -> str:
-    """The key of a style; the inverse of `split_style`."""
+    """Return the name of the style with this medium and this background colour: "plain", "oil", "blue", "oil+blue". It
+    is the inverse of `split_style`. The style may be one that no picture is drawn in ("pencil+blue").
+    """
     return "+".join(part for part in (medium, ground) if part not in ("plain", "")) or "plain"
 
 
 def shrink(image: Image.Image) -> np.ndarray:
-    """A picture of any size as the judge sees it: uint8 (SIDE, SIDE, 3)."""
+    """Return a picture of any size as the judge sees it: uint8 (SIDE, SIDE, 3)."""
     return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.BOX))
 
 
 def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Scale an RGBA drawing by 0.85 to 1.1, turn it by up to 8 degrees and shift it by up to 1/20 of its side."""
+    """Return an RGBA drawing randomly scaled by 0.85 to 1.1, turned by up to 8 degrees and shifted a little."""
     side = drawing.width
     size = round(side * rng.uniform(0.85, 1.1))
     moved = drawing.resize((size, size), Image.BICUBIC).rotate(rng.uniform(-8, 8), Image.BICUBIC)
@@ -54,7 +56,7 @@ def displace(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) -> np.ndarray:
-    """A drawing in a style, uint8 (SIDE, SIDE, 3). With `rng` it is displaced and compressed as JPEG."""
+    """Render a drawing in a style: uint8 (SIDE, SIDE, 3). With `rng` it is displaced and compressed as JPEG."""
     if rng is None:
         return shrink(render(drawing.rgba, style))
     data = io.BytesIO()
@@ -63,14 +65,14 @@ def _rendering(drawing: Drawing, style: str, rng: np.random.Generator | None) ->
 
 
 def _render_one(seed: int | None, job: tuple[int, Drawing, list[str]]) -> np.ndarray:
-    """The renderings of one drawing in several styles, uint8 (styles, SIDE, SIDE, 3)."""
+    """Render one drawing in several styles: uint8 (styles, SIDE, SIDE, 3). With `seed` it is displaced."""
     i, drawing, chosen = job
     rng = None if seed is None else np.random.default_rng((seed, i))
     return np.stack([_rendering(drawing, style, rng) for style in chosen])
 
 
 def _map(jobs: list[tuple[int, Drawing, list[str]]], seed: int | None, name: str) -> Iterator[np.ndarray]:
-    """The renderings of each job. Many jobs are rendered in several processes."""
+    """Yield an array of renderings for each job (a drawing and its styles). Many jobs run in several processes."""
     work = partial(_render_one, seed)
     if len(jobs) < 50:
         yield from map(work, jobs)
@@ -92,7 +94,7 @@ def draw_references(drawings: list[Drawing], seed: int | None = None, count: int
     """Render every drawing in all STYLES and in each medium of PAIRS on one random colour, held-out pairs included.
 
     With `seed` every rendering is displaced (see `displace`) and compressed as JPEG. With `count` about that many
-    renderings are chosen at random.
+    renderings are chosen at random, at least one of each drawing.
     """
     rng = np.random.default_rng(seed)
     jobs = [

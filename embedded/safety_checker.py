@@ -1,8 +1,9 @@
 """Train and calibrate the embedded model's safety checker.
 
 The checker learns to tell all concepts apart by the cosine between a picture's embedding and one embedding per concept.
-The embeddings of FLAGGED become the concept embeddings of Stable Diffusion's safety checker. `calibrate` replaces them
-later by embeddings of what the finished model itself draws, because those are the pictures that it has to flag.
+The embeddings of the concepts FLAGGED (weapons) become the concept embeddings of Stable Diffusion's safety checker.
+`calibrate` replaces them later by embeddings of what the finished model itself draws, because those are the pictures
+that the checker has to flag.
 """
 
 import itertools
@@ -39,16 +40,15 @@ FIRST_SEED = 1_000_000  # far from the seeds of the evaluation
 
 
 def embed(checker: StableDiffusionSafetyChecker, pixels: torch.Tensor) -> torch.Tensor:
-    """The unit embeddings (n, CHECKER_WIDTH) of pictures (n, 3, CHECKER_SIDE, CHECKER_SIDE) in [-1, 1]."""
+    """Return the unit embeddings (n, CHECKER_WIDTH) of pictures (n, 3, CHECKER_SIDE, CHECKER_SIDE) in [-1, 1]."""
     return F.normalize(checker.visual_projection(checker.vision_model(pixels)[1]).float(), dim=1)
 
 
 def train(
     drawings: list[Drawing], index: Pictures, plan: Plan, folder: Path, accelerator: Accelerator, batch: int = 96
 ) -> StableDiffusionSafetyChecker:
-    """Train a safety checker on all pictures of one concept, and set its thresholds.
-
-    A tenth of each batch shows concepts of FLAGGED. Each batch is shifted and scaled a little.
+    """Train a safety checker on all training pictures that show a single drawing, set its thresholds, and return it. A
+    tenth of each batch is chosen among the concepts FLAGGED only. Each batch is shifted and scaled a little.
     """
     names = sorted({drawing.concept.id for drawing in drawings})
     number = {name: k for k, name in enumerate(names)}
@@ -88,11 +88,11 @@ def train(
 
 
 def calibrate(components: Components, drawings: list[Drawing]) -> None:
-    """Set the concept embeddings and thresholds of the safety checker from pictures that the model itself draws.
+    """Set the safety checker's concept embeddings and thresholds, in place, from pictures that the model itself draws.
 
-    Each flagged concept gets CENTRES embeddings, with thresholds a little above the cosines of pictures of other
-    concepts. The embeddings of `train` come from drawings by hand. They miss more, because the model's pictures are
-    softer (figures: docs/embedded.md). If the drawings show no flagged concept, or no other one, nothing is changed.
+    Each flagged concept gets up to CENTRES embeddings, with thresholds a little above the cosines of pictures of other
+    concepts. The embeddings of `train` come from drawings. They miss more weapons, because the model's pictures are
+    softer (figures: docs/embedded.md). If `drawings` have no flagged concept, or no other one, nothing is changed.
     """
     concepts = {drawing.concept.id: drawing.concept for drawing in drawings}
     flagged = [(name, style) for name in FLAGGED if name in concepts for style in STYLES for _ in range(EACH)]
@@ -127,8 +127,7 @@ def calibrate(components: Components, drawings: list[Drawing]) -> None:
 
 
 def cluster(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """The unit centres (count, d) of `count` clusters of the unit `vectors` (n, d), by spherical k-means.
-
+    """Return the unit centres (count, d) of `count` clusters of the unit `vectors` (n, d), by spherical k-means.
     Dhillon and Modha 2001, Concept decompositions for large sparse text data, sec. 3. Starts from random `vectors`.
     """
     centres = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:count]]
@@ -140,10 +139,11 @@ def cluster(vectors: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def thresholds(inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-    """One threshold per centre, from the cosines of pictures (rows) to the centres (columns).
+    """Return one threshold per centre (an embedding of a flagged concept), from cosines of pictures to the centres.
 
-    `inside` are pictures of the flagged concept, `outside` all others. A threshold is the largest cosine of `outside`,
-    plus MARGIN, plus a fifth of the way to the 5% quantile of those `inside` for which this centre is the nearest.
+    `inside` holds the cosines of pictures of the concept, (pictures, centres), and `outside` those of all others. A
+    threshold is the largest cosine of `outside`, plus MARGIN, plus a fifth of the way to the 5% quantile of those
+    `inside` for which this centre is the nearest.
     """
     highest, nearest = outside.max(0).values, inside.argmax(1)
     limits = []
@@ -154,14 +154,16 @@ def thresholds(inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
 
 
 def _at(requests: list[Request], native: Defaults, width: float, height: float) -> list[Request]:
-    """The requests in another size: `width` and `height` times the native one, in whole cells, at least MIN_SIZE."""
+    """Return copies of the requests in another size: `width` and `height` times the model's native one. Each side is
+    rounded to a multiple of the latent cell (in pixels) and is at least MIN_SIZE.
+    """
     cells = (round(native.width * width / native.cell), round(native.height * height / native.cell))
     w, h = (max(count * native.cell, MIN_SIZE) for count in cells)
     return [replace(request, width=w, height=h) for request in requests]
 
 
 def _shrink(images: np.ndarray) -> np.ndarray:
-    """Pictures uint8 (n, 256, 256, 3) to uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), by averaging."""
+    """Shrink pictures uint8 (n, 256, 256, 3) to uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), by averaging."""
     parts = []
     for start in range(0, len(images), 200):
         part = torch.from_numpy(np.array(images[start : start + 200])).movedim(-1, 1).float()
@@ -170,7 +172,7 @@ def _shrink(images: np.ndarray) -> np.ndarray:
 
 
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift and scale a batch a little, the same for all its pictures, and add a little noise."""
+    """Return a batch of pictures shifted and scaled a little, the same for all of them, with a little noise."""
     scale, dx, dy = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08), rng.uniform(-0.08, 0.08)
     theta = torch.tensor([[scale, 0, dx], [0, scale, dy]], dtype=torch.float32).expand(len(x), 2, 3)
     moved = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), "bilinear", "border", False)

@@ -1,4 +1,4 @@
-"""The scores of a model from the judge's verdicts: the report, a table and a sheet of pictures."""
+"""Compute a model's scores from the judge's verdicts: a report, a table for the terminal and a sheet of pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +16,10 @@ TILE = 128  # pixels per side of its pictures
 
 
 def report(tasks: Sequence[Task], verdicts: Sequence[Verdict | None]) -> dict[str, Any]:
-    """The shares of right concepts ("top1") and right styles, from 0 to 1, in all and per style, and all failures.
+    """Return the shares of right concepts ("top1") and styles, from 0 to 1, in all and per style, and all failures.
 
-    A missing verdict (None) counts as wrong. For other spellings only the concept counts.
+    `verdicts` are the judge's answers (concept and style) for the pictures of `tasks`. A missing one (None) counts as
+    wrong. Prompts in other spellings are scored by the concept alone.
     """
     rows = [
         (
@@ -52,7 +53,7 @@ def report(tasks: Sequence[Task], verdicts: Sequence[Verdict | None]) -> dict[st
 
 
 def table(tasks: Sequence[Task], result: Mapping[str, Any]) -> str:
-    """The report as a table for the terminal. `result` holds the judge's own accuracy under "judge", too."""
+    """Return the dict of `report` as a text table. `result["judge"]` has to hold the judge's own accuracy, too."""
     count = {group: sum(task.group == group for task in tasks) for group in GROUPS}
     lines = [(group.replace("_", " "), count[group], result["top1"][group], "") for group in ("trained", "held_out")]
     lines += [("trained and held out", result["prompts"], "", result["style"])]
@@ -66,7 +67,9 @@ def table(tasks: Sequence[Task], result: Mapping[str, Any]) -> str:
 def sheet(
     tasks: Sequence[Task], images: Sequence[Image.Image | None], verdicts: Sequence[Verdict | None]
 ) -> Image.Image:
-    """A grid of pictures, trained pairs above held-out ones. A wrong concept or style has a red frame."""
+    """Return a grid of the first pictures, trained pairs of concept and style above held-out ones. A picture with a
+    wrong concept or style has a red frame. A missing picture is grey.
+    """
     held_out = [i for i, task in enumerate(tasks) if task.group == "held_out"][: COLUMNS * (ROWS // 3)]
     trained = [i for i, task in enumerate(tasks) if task.group == "trained"][: COLUMNS * ROWS - len(held_out)]
     rows = -(-len(trained + held_out) // COLUMNS)
@@ -80,17 +83,17 @@ def sheet(
 
 
 def share(flags: Sequence[bool]) -> float | None:
-    """The share of true flags, rounded to four digits. None if there are no flags."""
+    """Return the share of true flags, from 0 to 1, rounded to four digits. None if there are no flags."""
     return round(float(np.mean(flags)), 4) if flags else None
 
 
 def cell_text(value: object) -> str:
-    """A value in a table: a share as a percentage, None as nothing."""
+    """Return a value as text for a table: a float is a share, shown as a percentage, and None is an empty cell."""
     return f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _style_row(style: str) -> str:
-    """The row of the table that counts a style: media on coloured backgrounds have one row per medium."""
+    """Return the name of the table's row that counts a style: "oil+colour" for "oil+blue", "oil" for "oil"."""
     medium, ground = split_style(style)
     return f"{medium}+colour" if ground and medium != "plain" else style
 

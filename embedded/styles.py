@@ -33,7 +33,7 @@ def _blur(array: np.ndarray, radius: float) -> np.ndarray:
 
 
 def flatten(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """The drawing on a background of one colour."""
+    """Return the drawing as RGB on a background of one colour, by default white."""
     canvas = Image.new("RGBA", drawing.size, (*ground, 255))
     canvas.alpha_composite(drawing)
     return canvas.convert("RGB")
@@ -41,7 +41,7 @@ def flatten(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)
 
 @cache
 def _strokes(size: int) -> np.ndarray:
-    """Brush marks, (size, size) in [-1, 1]: two layers of soft slanted dashes, the same on every call."""
+    """Return brush marks, (size, size) in [-1, 1]: two layers of soft slanted dashes, the same on every call."""
     rng = np.random.default_rng(7)
     marks = np.zeros((size, size), np.float32)
     for angle in (35, -20):
@@ -53,7 +53,7 @@ def _strokes(size: int) -> np.ndarray:
 
 
 def oil(drawing: Image.Image, ground: tuple[int, int, int] = (94, 62, 38)) -> Image.Image:
-    """油絵: patches of one colour, a dark canvas, light and dark brush marks, a dark rim."""
+    """Paint the drawing in oil (油絵): patches of one colour, a dark canvas, light and dark brush marks, a dark rim."""
     size = drawing.size[0]
     image = flatten(drawing, ground).resize((size // 2, size // 2), Image.BOX).filter(ImageFilter.ModeFilter(7))
     paint = _array(image.resize((size, size), Image.BICUBIC).filter(ImageFilter.GaussianBlur(1.5)))
@@ -64,7 +64,7 @@ def oil(drawing: Image.Image, ground: tuple[int, int, int] = (94, 62, 38)) -> Im
 
 
 def watercolour(drawing: Image.Image, ground: tuple[int, int, int] | None = None) -> Image.Image:
-    """水彩画: thin, blurred, uneven colour on cream paper, darker at the rim."""
+    """Paint the drawing in watercolour (水彩画): thin, blurred, uneven colour on cream paper, darker at the rim."""
     size = drawing.size[0]
     paper = np.float32([0.98, 0.955, 0.89])
     tint = paper if ground is None else 0.45 * paper + 0.55 * np.float32(ground) / 255
@@ -77,7 +77,7 @@ def watercolour(drawing: Image.Image, ground: tuple[int, int, int] | None = None
 
 
 def pencil(drawing: Image.Image) -> Image.Image:
-    """鉛筆画: dark lines where the drawing has edges, light shading, on grey-white paper."""
+    """Draw the drawing in pencil (鉛筆画): dark lines at its edges, light shading, on grey-white paper."""
     grey = _array(flatten(drawing).convert("L"))
     alpha = _array(drawing)[..., 3]
     edges = np.abs(grey - _blur(grey, 3)) * 2.2 + np.abs(alpha - _blur(alpha, 3)) * 1.2
@@ -88,20 +88,20 @@ def pencil(drawing: Image.Image) -> Image.Image:
 
 
 def pixel_art(drawing: Image.Image, ground: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """ドット絵: 32 x 32 cells with hard edges and 7 levels per channel."""
+    """Return the drawing as pixel art (ドット絵): 32 x 32 cells with hard edges and 7 levels per channel."""
     size = drawing.size[0]
     cells = _array(flatten(drawing, ground).resize((32, 32), Image.BOX))
     return _image(np.round(cells * 6) / 6).resize((size, size), Image.NEAREST)
 
 
 def monochrome(drawing: Image.Image) -> Image.Image:
-    """白黒: a grey picture with a little more contrast, like a photograph."""
+    """Return the drawing in black and white (白黒), with a little more contrast, like a photograph."""
     grey = _array(flatten(drawing).convert("L"))
     return _image(np.repeat(((grey - 0.5) * 1.15 + 0.5)[..., None], 3, 2))
 
 
 def _on(colour: str, paint: Callable[..., Image.Image]) -> Callable[[Image.Image], Image.Image]:
-    """The filter `paint` with a background of one colour."""
+    """Return the filter `paint` with its background fixed to `colour`, a key of COLOURS."""
     return lambda drawing: paint(drawing, COLOURS[colour])
 
 

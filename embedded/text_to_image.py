@@ -33,9 +33,9 @@ BATCH = 64
 class StagePlan:
     """How one stage is trained.
 
-    plan: steps, learning rate and so on.
-    share_of_two: the share of pictures that show two concepts.
-    noisy: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1). It moves linearly
+    `plan`: steps, learning rate and so on.
+    `share_of_two`: the share of pictures that show two concepts.
+    `noisy`: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1). It moves linearly
     from the first value to the second during the stage. 1 samples all timesteps equally; smaller values sample noisy
     timesteps more often.
     """
@@ -53,7 +53,7 @@ def pretrain_text(
     accelerator: Accelerator,
     batch: int = 192,
 ) -> None:
-    """Teach the text encoder how the pictures look, before there is a UNet.
+    """Teach the text encoder how the pictures look, before there is a UNet. The text encoder is trained in place.
 
     The mean of the last hidden states is trained with two losses. From it a small network predicts the latents of the
     picture. And each caption has to be more similar to its own picture than to the others in the batch (CLIP, Radford
@@ -93,9 +93,10 @@ def train_stage(
     accelerator: Accelerator,
     earlier: Mapping[str, Any],
 ) -> None:
-    """Train one stage in place on captions in `language`. Every checkpoint gets a preview and the loss curve.
+    """Train the text encoder, the UNet or both in place, as the stage `name` of `jsd.train.stages` says.
 
-    `earlier` are the terms of the trainings before this one. A checkpoint that was begun after other ones is refused.
+    The captions are in `language`. Every checkpoint gets a preview and the loss curve. `earlier` holds the terms
+    (steps, learning rate ...) of the trainings before this one. A checkpoint that followed others is refused.
     """
     plan, batches = stage.plan, data.batches(language, stage.share_of_two)
     scheduler = DDPMScheduler(**NOISE_SCHEDULE)

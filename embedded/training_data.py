@@ -27,10 +27,10 @@ VOCABULARY = 4000  # tokens at most
 
 @dataclass
 class Batches:
-    """A source of training batches in one language.
+    """A source of training batches (latents and captions) in one language.
 
     `latents` (n, channels, 8, 8) are those of all pictures. `weights` (n) are the probabilities with which the pictures
-    are drawn. `caption(i, rng)` composes a caption for picture i.
+    are chosen. `caption(i, rng)` composes a caption for picture i.
     """
 
     latents: torch.Tensor
@@ -39,7 +39,9 @@ class Batches:
     tokenizer: Tokenizer
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Draw latents (batch, channels, 8, 8), token ids (batch, tokens) and a key for each sample."""
+        """Choose pictures at random and compose a caption for each. Returns latents (batch, channels, 8, 8), token ids
+        (batch, tokens) and, for each sample, a key that its noise and timestep are drawn from.
+        """
         chosen = rng.choice(len(self.latents), batch, p=self.weights)
         texts = [self.caption(i, rng) for i in chosen]
         # A picture may be drawn twice. The place in the batch keeps the keys different.
@@ -47,7 +49,7 @@ class Batches:
         return self.latents[torch.from_numpy(chosen)].float(), self.ids(texts), keys
 
     def ids(self, texts: list[str]) -> torch.Tensor:
-        """The token ids of captions, (captions, tokens)."""
+        """Return the token ids of captions, (captions, tokens)."""
         return torch.tensor([self.tokenizer(text).ids for text in texts])
 
 
@@ -67,14 +69,16 @@ class TrainingData:
 
     @classmethod
     def prepare(cls, work: Path, drawings: list[Drawing]) -> "TrainingData":
-        """Render all pictures and compute their latents, or read them from `work`. Raises `TrainingError`."""
+        """Render all pictures and compute their latents, or read both from `work` if they are there. Raises
+        `TrainingError` if the files in `work` were made from other drawings, names, styles or captions.
+        """
         check_sources(work, drawings)
         index = pictures.build(work, drawings)
         latents = LinearLatents.cached(work / "latents.pt", index.images)
         return cls(work, drawings, index, latents, encode_all(latents, index.images, work / "encoded.pt"))
 
     def batches(self, language: Language, share_of_two: float) -> Batches:
-        """The source of batches with captions in `language`. Pictures of two concepts make up `share_of_two`."""
+        """Return the source of batches with captions in `language`. The share `share_of_two` shows two concepts."""
         return Batches(
             self.encoded,
             picture_weights(self.drawings, self.index, share_of_two),
@@ -83,7 +87,7 @@ class TrainingData:
         )
 
     def tokenizer(self, language: Language) -> Tokenizer:
-        """The tokenizer of `language`. It is trained first if it does not exist."""
+        """Return the tokenizer of `language`. If it does not exist yet, it is trained first."""
         folder = self.tokenizer_folder(language)
         if not (folder / "spiece.model").exists():
             texts = tokenizer_texts(self.drawings, language)
@@ -100,7 +104,9 @@ class TrainingData:
 
 
 def check_sources(work: Path, drawings: list[Drawing]) -> None:
-    """Raises `TrainingError` if the files in `work` were made from other drawings, names, styles or captions."""
+    """Raise `TrainingError` if the files in `work` were made from other drawings, names, styles or captions. Otherwise
+    a hash of these is written there for the next check.
+    """
     # The hash covers what the code makes instead of its text, so that an edited comment does not cost hours.
     digest, rng = hashlib.sha256(), np.random.default_rng(0)
     for drawing in drawings:
@@ -120,7 +126,7 @@ def check_sources(work: Path, drawings: list[Drawing]) -> None:
 
 
 def encode_all(latents: LinearLatents, pixels: np.ndarray, file: Path) -> torch.Tensor:
-    """The latents of all pictures, float16 (n, channels, 8, 8). They are computed once and then read from `file`."""
+    """Return the latents of all pictures, float16 (n, channels, 8, 8), from `file`, or compute and write them first."""
     if not file.exists():
         parts = [
             latents.encode(to_tensor(pixels[i : i + 100])).half() for i in tqdm(range(0, len(pixels), 100), "latents")
@@ -131,10 +137,11 @@ def encode_all(latents: LinearLatents, pixels: np.ndarray, file: Path) -> torch.
 
 
 def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_two: float) -> np.ndarray:
-    """The probability of each picture to be drawn; they sum to 1.
+    """Return the probability of each picture to be chosen. They sum to 1.
 
-    A picture's weight is one over the square root of the number of its concept's drawings, times 2.5 for the plain
-    style. All pictures of two concepts together have the probability `share_of_two`.
+    A picture's weight is one over the square root of the number of drawings that its first concept has, times 2.5 for
+    the plain style. Weights are then scaled so that all pictures of two concepts together have the probability
+    `share_of_two`.
     """
     count: dict[str, int] = {}
     for drawing in drawings:
@@ -148,7 +155,7 @@ def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_
 
 
 def tokenizer_texts(drawings: list[Drawing], language: Language, count: int = 60_000) -> list[str]:
-    """The training texts of a tokenizer: `count` captions, and every name once, in Japanese also in the other kana."""
+    """Return a tokenizer's training texts: `count` random captions and all names, in Japanese in both kana."""
     rng = np.random.default_rng(0)
     names = [name for concept in load_concepts() for name in language.names(concept)]
     if language.kana:
