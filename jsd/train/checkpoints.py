@@ -1,4 +1,4 @@
-"""The files of a training run: checkpoints, which are folders `NAME-STEP`, and the curve `NAME.jsonl`."""
+"""Write and read the files of the training run NAME: checkpoint folders `NAME-STEP`, and losses in `NAME.jsonl`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ AVERAGE = "ema.pt"
 
 
 class Data(Protocol):
-    """A stream that can be resumed. `place` returns this process's place in it as JSON values. `go_to` continues from
-    the places of all processes.
+    """The interface of training data that can be resumed. `place` returns, as JSON values, how far this process has
+    read. `go_to` takes the places of all processes, as a checkpoint stores them, and continues from there.
     """
 
     def place(self) -> dict[str, Any]: ...
@@ -33,7 +33,7 @@ class Data(Protocol):
 
 
 def find_checkpoints(folder: Path, name: str) -> list[Path]:
-    """Return the complete checkpoints of the run `name`, oldest first."""
+    """Return the paths of the checkpoints of the run `name` in `folder`, oldest first."""
     return sorted(path for path in folder.glob(f"{name}-*") if path.is_dir() and path.name[len(name) + 1 :].isdigit())
 
 
@@ -46,7 +46,7 @@ def save_checkpoint(
     ema: EMAModel,
     data: Data | None,
 ) -> None:
-    """Write a checkpoint, whole or not at all, and remove all but the last KEPT. Every process has to call this."""
+    """Write a checkpoint, whole or not at all, and remove all but the run's newest KEPT. Every process must call it."""
     target = folder / f"{name}-{step:07d}"
     work = folder / f"{name}.tmp"
     if accelerator.is_main_process:
@@ -65,7 +65,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> int:
-    """Restore the state of a run from a checkpoint. Returns the number of steps it has done."""
+    """Restore model, optimizer, `ema` and `data` from a checkpoint, in place. Returns the number of steps done."""
     accelerator.load_state(checkpoint)
     ema.load_state_dict(torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu"))
     ema.to(accelerator.device)
@@ -76,7 +76,7 @@ def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, d
 
 
 def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:
-    """Raises `TrainingError` if a checkpoint was written under other terms. To resume it would mix two runs."""
+    """Raise `TrainingError` if a checkpoint's settings differ from `terms`: resuming it would mix two runs."""
     before = _read_progress(checkpoint)["terms"]
     for key in sorted(before.keys() | terms.keys()):
         if before.get(key) != terms.get(key):
@@ -87,7 +87,7 @@ def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:
 
 
 def load_average(checkpoint: Path) -> list[torch.Tensor]:
-    """Return the averaged weights of a checkpoint, in the order of the parameters that were trained."""
+    """Read the averaged weights (EMA) of a checkpoint: a list of tensors, in the order of the trained parameters."""
     return torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu")["shadow_params"]
 
 
@@ -96,8 +96,8 @@ def _read_progress(checkpoint: Path) -> dict[str, Any]:
 
 
 class Curve:
-    """The curve of a run: one line of JSON per row of figures. Rows from step `start` on are removed first, because a
-    run that was killed has written them after its last checkpoint.
+    """Writes the losses of a run to `file`, one JSON object per logged step. Lines from step `start` on are removed
+    first, because a run that was killed wrote them after the checkpoint from which it now continues.
     """
 
     def __init__(self, file: Path, start: int):
@@ -111,7 +111,7 @@ class Curve:
 
 
 def read_curve(file: Path) -> list[dict[str, float]]:
-    """Return the rows of a curve. A last line that was cut off by a kill is left out."""
+    """Read a `Curve` file: one dict per logged step, with "step", "loss" and so on. Broken lines are left out."""
     rows = []
     for line in file.read_text("utf-8").splitlines():
         with contextlib.suppress(ValueError):

@@ -1,11 +1,10 @@
-"""An endless stream of captioned pictures from webdataset shards (as img2dataset writes them), in any number of
-processes.
+"""Read an endless stream of captioned pictures from webdataset shards (tar files), in any number of processes.
 
-A reader is one worker of one process. The order of the samples depends only on the seed and on the number of readers:
-every epoch shuffles the shards and deals them to the readers in turn, and within a shard each block of `shuffle`
-samples is shuffled. Every batch carries the `Position` that its reader has reached. So a resumed run continues at the
-position of its checkpoint, and reads at most one shard per reader again. A bad sample is left out. Its name and the
-reason travel with the batch.
+A reader is one DataLoader worker of one training process. Every epoch shuffles the shards and deals them to the readers
+in turn. Within a shard, each block of `shuffle` samples is shuffled. The same seed, shards and number of readers give
+the same order. Every batch carries the `Position` that its reader has reached, so that a resumed run continues there.
+To find the place, each reader reads at most one shard again. A sample whose picture or caption can't be read is left
+out. The next batch of its reader reports the sample and the reason in `skipped`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MAX_BARREN = 3  # a reader gives up after this many times the number of shards w
 
 @dataclass(frozen=True)
 class Position:
-    """How far a reader has come: `sample` samples, good or bad, of the `shard`-th of its shards in `epoch`."""
+    """Where a reader (a DataLoader worker) is: in its `shard`-th shard of `epoch`, after `sample` samples of it."""
 
     epoch: int = 0
     shard: int = 0
@@ -40,7 +39,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that was left out, or the rest of a shard (then `key` is ""). Reported in the first epoch only."""
+    """Reports a sample, or the unreadable rest of a shard (`key` is ""), that was left out. Only in the first epoch."""
 
     url: str
     key: str
@@ -49,7 +48,7 @@ class Skipped:
 
 @dataclass
 class Batch:
-    """`pixels`: float (n, 3, size, size) in [-1, 1]. `position`: where the reader is after this batch."""
+    """n captioned pictures. `pixels`: (n, 3, size, size) in [-1, 1]. `position`: the reader's, after this batch."""
 
     pixels: torch.Tensor
     captions: list[str]
@@ -60,10 +59,10 @@ class Batch:
 
 
 def find_shards(pattern: str) -> list[str]:
-    """Return the shards of a folder (all its *.tar) or of a pattern with braces.
+    """Return the paths or URLs of webdataset shards: all *.tar of a folder, or those of a pattern with braces.
 
     Patterns are for example data/{00000..00099}.tar and https://host/{000..009}.tar. Several are joined by "::". Raises
-    `TrainingError` if there are no shards.
+    `TrainingError` for a folder without *.tar. Whether the files of a pattern exist is not checked.
     """
     folder = Path(pattern)
     urls = sorted(str(path) for path in folder.glob("*.tar")) if folder.is_dir() else expand_urls(pattern)
@@ -73,7 +72,7 @@ def find_shards(pattern: str) -> list[str]:
 
 
 def raw_samples(url: str, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
-    """Yield the raw samples of a shard. If the rest of it can't be read, append the reason to `skipped`."""
+    """Yield a shard's samples: dicts of extension -> bytes. An error ends the shard, and is appended to `skipped`."""
 
     def note(error: Exception) -> bool:
         skipped.append(Skipped(url, "", f"rest of the shard unreadable ({type(error).__name__})"))
@@ -84,11 +83,11 @@ def raw_samples(url: str, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Shards(IterableDataset):
-    """Endless batches of `batch` pictures of `size` x `size` pixels from the shards `urls`.
+    """A torch dataset that yields endless batches of `batch` pictures of `size` x `size` pixels from shards (`urls`).
 
-    `rank`, `processes` and the DataLoader's worker say which reader this is. `positions` holds the position at which
-    each reader continues, and `first` the number of batches that were already taken. Raises `TrainingError` if there
-    are fewer shards than readers, or if a reader finds no good sample.
+    `rank` is the number of this training process of `processes`. A resumed run sets `positions`, where each reader
+    (DataLoader worker) continues, and `first`, the number of batches that were taken before. Iteration raises
+    `TrainingError` if there are fewer shards than readers, or if a reader finds no good sample.
     """
 
     urls: list[str]
@@ -119,7 +118,7 @@ class Shards(IterableDataset):
                 skipped.clear()
 
     def count_readers(self, workers: int) -> int:
-        """Return the number of readers: processes x workers. Raises `TrainingError` if there are fewer shards."""
+        """Return the number of readers: processes x `workers`. Raises `TrainingError` if the shards are fewer."""
         readers = self.processes * workers
         if len(self.urls) < readers:
             raise TrainingError(
@@ -131,9 +130,9 @@ class Shards(IterableDataset):
     def _samples(
         self, reader: int, readers: int, skipped: list[Skipped]
     ) -> Iterator[tuple[Position, torch.Tensor, str, str]]:
-        """Yield the good samples of one reader: the position after the sample, its pixels, its caption, its key.
+        """Yield a reader's good samples without end: the position after the sample, its pixels, its caption, its key.
 
-        The bad ones are appended to `skipped`.
+        The bad samples of the first epoch are appended to `skipped`.
         """
         start, barren = self.positions.get(reader, Position()), 0
         while True:
@@ -155,7 +154,7 @@ class Shards(IterableDataset):
     def _epoch(
         self, order: list[int], start: Position, skipped: list[Skipped]
     ) -> Iterator[tuple[Position, torch.Tensor, str, str]]:
-        """Yield the good samples of the shards `order` from the position `start` to the end of its epoch."""
+        """Yield the good samples of an epoch like `_samples`: those of the shards numbered `order`, from `start` on."""
         for number in range(start.shard, len(order)):
             done = 0
             for block in _blocks(raw_samples(self.urls[order[number]], skipped), self.shuffle):
@@ -175,7 +174,7 @@ class Shards(IterableDataset):
 
 
 def _blocks(samples: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield lists of `size` samples. The last list may be shorter."""
+    """Yield the samples in lists of `size`. The last list may be shorter."""
     block = []
     for sample in samples:
         block.append(sample)
@@ -187,11 +186,11 @@ def _blocks(samples: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[
 
 
 class Stream:
-    """The batches of `data`, one by one, read by `workers` processes in turn (0: by this process).
+    """`next(stream)` returns the next `Batch` of `data`, without end. `workers` subprocesses read (0: this process).
 
-    `place` returns the place in the stream, and `go_to` continues from one. `skipped` counts the samples that were left
-    out, by reason. Each is also written to the file `log`, as one line of JSON. After a kill the file may name some of
-    them twice.
+    A stream can be resumed (`place`, `go_to`). `skipped` counts the samples that were left out, by reason. Each of them
+    is also written to the file `log` as one line of JSON. If a run is killed and resumed, the file may name a sample
+    twice.
     """
 
     def __init__(self, data: Shards, workers: int = 0, log: Path | None = None):
@@ -220,7 +219,7 @@ class Stream:
         return batch
 
     def place(self) -> dict[str, Any]:
-        """Return the positions of this process's readers and the number of batches taken, as JSON values."""
+        """Return, as JSON values, the positions of the readers, the number of batches taken, and the skip counts."""
         positions = {str(reader): vars(position) for reader, position in self.data.positions.items()}
         return {
             "positions": positions,

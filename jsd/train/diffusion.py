@@ -1,6 +1,6 @@
-"""The diffusion loss, which every stage minimises.
+"""The diffusion loss (the UNet's error in predicting noise or velocity), which every training stage minimises.
 
-Text encoder and UNet form one module, because accelerate spreads one module over the processes.
+`Denoiser` joins text encoder and UNet in one module, so that several processes can train them through one wrapper.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jsd.errors import TrainingError, shown
 
 
 class Denoiser(torch.nn.Module):
-    """From latents, token ids, noise and timesteps to the diffusion loss.
+    """A module of text encoder and UNet that computes the diffusion loss from latents, token ids, noise and timesteps.
 
     `min_snr` is the gamma of min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, eq. 6; appendix A for
-    v-prediction). None gives all timesteps the same weight. Raises `TrainingError` if the scheduler's prediction type
-    is neither epsilon nor v_prediction.
+    v-prediction). With None all timesteps have the same weight. Raises `TrainingError` if the scheduler's prediction
+    type is neither epsilon nor v_prediction.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Denoiser(torch.nn.Module):
         self.scheduler, self.min_snr = scheduler, min_snr
 
     def forward(self, x_0: torch.Tensor, ids: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Return the loss, a scalar. `x_0`, `eps`: (n, c, h, w). `ids`: (n, tokens). `t`: (n,), timesteps from 0."""
+        """Return the loss, a scalar. `x_0` (latents), `eps` (noise): (n, c, h, w). `ids`: (n, tokens). `t`: (n,)."""
         x_t = self.scheduler.add_noise(x_0, eps, t)
         prediction = self.unet(x_t, t, self.text_encoder(ids).last_hidden_state).sample.float()
         velocity = self.scheduler.config.prediction_type == "v_prediction"
@@ -55,10 +55,10 @@ class Denoiser(torch.nn.Module):
 
 
 def draws(keys: list[str], seed: int, step: int, shape: tuple[int, ...], timesteps: int) -> tuple[torch.Tensor, ...]:
-    """Draw for n samples: noise (n, *shape), timesteps (n,), and uniform numbers in [0, 1) (n,).
+    """Return random values for n samples: noise (n, *shape), timesteps (n,), and uniform numbers in [0, 1) (n,).
 
-    A sample's draws depend only on its key, the seed and the step. They do not depend on the batch or the process that
-    the sample is in, so two processes train like one process with twice the batch.
+    The values of a sample depend only on its key, the seed and the step, not on the batch or the process that the
+    sample is in. So two processes train like one process with twice the batch.
     """
     noise, t, u = [], [], []
     for key in keys:

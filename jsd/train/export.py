@@ -1,4 +1,4 @@
-"""Write trained parts as a model folder in the standard diffusers layout, with a manifest and a model card.
+"""Write a training run's weights as a model folder (diffusers layout), with a MANIFEST.json and a model card.
 
 python -m jsd train export runs/stage2 weights/mine
 """
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export the newest checkpoint. Raises `TrainingError` if there is none."""
+    """Write the newest checkpoint of a run as a model folder. Raises `TrainingError` if the run has no checkpoint."""
     check_target(arguments.folder)
     run_file = arguments.run_folder / RUN_FILE
     if not run_file.is_file():
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def put_average(parts: Parts, stage: str, checkpoint: Path) -> None:
-    """Put the averaged weights of a checkpoint of `stage` into the text encoder and UNet of `parts`."""
+    """Copy the averaged weights (EMA) of a checkpoint into those of `parts` that `stage` trains, in place."""
     both = torch.nn.ModuleDict({"text_encoder": parts.text_encoder, "unet": parts.unet})
     set_trained(both, STAGES[stage].trains)
     with torch.no_grad():
@@ -87,11 +87,11 @@ def export(
     about: Mapping[str, object],
     licences: Sequence[Path] = (),
 ) -> None:
-    """Write a model folder, whole or not at all.
+    """Write a model folder, whole or not at all. A model that is already there is replaced.
 
-    It holds `parts` as fp16 safetensors, the folders `copied` and the files `licences` as they are, the index, a model
-    card and the manifest, with `about`. A model that is already there is replaced. Raises FileExistsError if `folder`
-    holds anything else.
+    The folder holds `parts` as fp16 safetensors (the modules are rounded too), copies of the folders `copied` without
+    UNUSED files, the files `licences`, model_index.json, a model card and a manifest. Card and manifest tell `about`.
+    Raises `WeightsError` if `folder` holds anything but a model.
     """
     with new_folder(folder) as work:
         for part, module in parts.items():
@@ -107,7 +107,7 @@ def export(
 
 
 def model_card(name: str, about: Mapping[str, object]) -> str:
-    """Return a model card in Markdown: the content of the manifest, and how to use the model."""
+    """Return a model card in Markdown: the name, the entries of `about`, and a command that draws with the model."""
     lines = [f"- {key}: {value}" for key, value in about.items()]
     return (
         f"# {name}\n\nA text-to-image model, made with Japanese Stable Diffusion's training code.\n\n"

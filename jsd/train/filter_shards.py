@@ -1,4 +1,4 @@
-"""Choose the pairs of webdataset shards that are worth training on, and report what each filter dropped.
+"""Copy the captioned pictures worth training on to new webdataset shards, and report what each filter dropped.
 
     python -m jsd train filter SHARDS FOLDER --language ja --min-side 256 --min-similarity 0.28 --clip FOLDER
 
@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Filter all shards into a folder. A shard that is already there is skipped, so a second run continues the first.
+    """Write filtered copies of all shards, and a report, into a folder. A shard that is already there is skipped.
 
-    Raises `TrainingError` if shards would be overwritten, or if the folder was made with other filters.
+    Raises `TrainingError` if a shard would be overwritten, or if the folder was made with other filters.
     """
     chosen = _chosen_filters(arguments)
     urls = find_shards(arguments.shards)
@@ -73,20 +73,20 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_shard(url: str) -> tuple[list[Sample], str]:
-    """Return the samples of a shard, and the reason why the rest of it can't be read ("" if all of it was read)."""
+    """Return a shard's samples, and the reason why reading stopped before its end ("" if all of it was read)."""
     skipped: list[Skipped] = []
     return [Sample(raw) for raw in raw_samples(url, skipped)], skipped[0].reason if skipped else ""
 
 
 def write_shard(samples: Sequence[Sample], file: Path) -> None:
-    """Write samples as a shard, byte for byte."""
+    """Write samples to a webdataset shard (a tar file). The bytes of their pictures and captions stay the same."""
     with atomic_file(file) as part, webdataset.TarWriter(str(part), encoder=False) as out:
         for sample in samples:
             out.write({k: v for k, v in sample.raw.items() if k == "__key__" or not k.startswith("__")})
 
 
 def _chosen_filters(arguments: argparse.Namespace) -> dict[str, Filter]:
-    """The filters that the arguments choose, in the order in which they are applied."""
+    """Return the filters that the command line chooses, by name, in the order in which they are applied."""
     chosen: dict[str, Filter] = {"readable": filters.readable}
     for name in ("language", "max_watermark", "min_side", "max_aspect"):
         if getattr(arguments, name) is not None:
@@ -100,7 +100,7 @@ def _chosen_filters(arguments: argparse.Namespace) -> dict[str, Filter]:
 
 
 def _check_names(urls: Sequence[str], pattern: str, folder: Path) -> None:
-    """Raises `TrainingError` if two shards have the same name, or if a shard would be overwritten."""
+    """Raise `TrainingError` if two shards have the same file name, or if one of them lies in `folder` itself."""
     names = [Path(url).name for url in urls]
     if len(set(names)) < len(names):
         twice = max(names, key=names.count)

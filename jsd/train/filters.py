@@ -1,4 +1,4 @@
-"""Which captioned pictures are worth training on: filters over the samples of a shard.
+"""Filters that decide which captioned pictures of a webdataset shard are worth training on.
 
 The 2022 model was trained on pairs that were kept by rules like these (README, "Training"): an image-text score by a
 Japanese CLIP, the picture's size, the caption's language, the probability of a watermark, no duplicates. A filter is a
@@ -31,7 +31,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Sample:
-    """A raw sample of a shard. Its caption and picture are read only when a filter asks for them."""
+    """A captioned picture of a shard. Its caption and picture are decoded only when a filter asks for them."""
 
     raw: dict[str, Any]
 
@@ -45,17 +45,17 @@ class Sample:
 
     @property
     def image(self) -> Image.Image:
-        """The picture. It is decoded at every access, because a shard of decoded pictures would fill the memory."""
+        """The picture, decoded anew at every access, because a shard of decoded pictures would fill the memory."""
         return image_of(self.raw)
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height of the picture in pixels."""
+        """The width and height of the picture in pixels."""
         return self.image.size
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """The content of the sample's .json. Empty if there is none, or if it can't be read."""
+        """The content of the sample's .json file, as a dict. Empty if there is none, or if it can't be read."""
         try:
             about = json.loads(self.raw.get("json", b"{}"))
         except (ValueError, RecursionError):
@@ -63,7 +63,7 @@ class Sample:
         return about if isinstance(about, dict) else {}
 
     def number(self, name: str) -> float | None:
-        """The value `name` in the .json, None if it is not a number."""
+        """Return the value `name` of the sample's .json file. None if it is missing or not a number."""
         value = self.about.get(name)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -72,7 +72,7 @@ Filter = Callable[[Sequence[Sample]], list[bool]]  # True: the sample is kept
 
 
 def readable(samples: Sequence[Sample]) -> list[bool]:
-    """Keep samples whose picture and caption can be read."""
+    """A filter: True for each sample whose picture and caption can be read."""
 
     def check(sample: Sample) -> bool:
         try:
@@ -84,17 +84,17 @@ def readable(samples: Sequence[Sample]) -> list[bool]:
 
 
 def min_side(pixels: int) -> Filter:
-    """Keep pictures whose shorter side has at least `pixels` pixels."""
+    """Return a filter that keeps pictures whose shorter side has at least `pixels` pixels."""
     return lambda samples: [min(sample.size) >= pixels for sample in samples]
 
 
 def max_aspect(ratio: float) -> Filter:
-    """Keep pictures whose longer side is at most `ratio` times the shorter side."""
+    """Return a filter that keeps pictures whose longer side is at most `ratio` times the shorter side."""
     return lambda samples: [max(sample.size) <= ratio * min(sample.size) for sample in samples]
 
 
 def is_japanese(text: str) -> bool:
-    """Whether a text is Japanese: it has kana, or ideographs and no other letters, and it has no Hangul.
+    """Whether a text is Japanese: it has no Hangul, and either it has kana, or its only letters are ideographs.
 
     A text of ideographs alone (東京都庁) may also be Chinese. It counts as Japanese, because names are often written
     this way.
@@ -107,9 +107,9 @@ def is_japanese(text: str) -> bool:
 
 
 def language(code: str) -> Filter:
-    """Keep captions in the language `code`: by LANGUAGE in the .json. Without it "ja" is recognised by its letters.
+    """Return a filter that keeps captions in the language `code`, which a sample's .json file names as LANGUAGE.
 
-    The filter raises `TrainingError` for a sample without LANGUAGE if `code` is not "ja".
+    Without LANGUAGE, "ja" is recognised by the caption's letters. For another `code` the filter raises `TrainingError`.
     """
 
     def keeps(sample: Sample) -> bool:
@@ -126,14 +126,14 @@ def language(code: str) -> Filter:
 
 
 def max_watermark(chance: float) -> Filter:
-    """Keep pictures whose probability of a watermark (`pwatermark` in the .json) is at most `chance`, or unknown."""
+    """Return a filter that keeps pictures whose `pwatermark` (in the .json file) is at most `chance`, or unknown."""
     return lambda samples: [(sample.number("pwatermark") or 0.0) <= chance for sample in samples]
 
 
 def min_similarity(least: float, score: Callable[[Sequence[Sample]], list[float]] | None = None) -> Filter:
-    """Keep pairs whose image-text score is at least `least`. Without `score` it is `similarity` in the .json.
+    """Return a filter that keeps samples whose image-text score is at least `least`. `score` computes the scores.
 
-    Without `score` the filter raises `TrainingError` for a sample that has no similarity.
+    Without `score`, the filter reads `similarity` in the .json files, and raises `TrainingError` if a sample has none.
     """
 
     def stored(samples: Sequence[Sample]) -> list[float]:
@@ -147,9 +147,9 @@ def min_similarity(least: float, score: Callable[[Sequence[Sample]], list[float]
 
 
 def fingerprint(image: Image.Image) -> int:
-    """A 64-bit difference hash: for each two neighbours in the rows of a 9 x 8 thumbnail, which one is brighter.
+    """Return a 64-bit difference hash: which one of two neighbours in the rows of a 9 x 8 thumbnail is brighter.
 
-    Pictures that look alike have the same hash.
+    Pictures that look the same mostly have the same hash.
     """
     cells = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
     bits = [cells[9 * y + x] < cells[9 * y + x + 1] for y in range(8) for x in range(8)]
@@ -157,7 +157,7 @@ def fingerprint(image: Image.Image) -> int:
 
 
 def no_duplicates(samples: Sequence[Sample]) -> list[bool]:
-    """Keep the first of the samples that have the same fingerprint and the same caption."""
+    """A filter: of samples with the same `fingerprint` of the picture and the same caption, it keeps the first."""
     seen: set[tuple[int, str]] = set()
     kept = []
     for sample in samples:
@@ -168,7 +168,7 @@ def no_duplicates(samples: Sequence[Sample]) -> list[bool]:
 
 
 class ClipScore:
-    """Scores samples by the cosine of their image and text embeddings.
+    """A callable that returns a score for each sample: the cosine between its image and text embeddings.
 
     `folder` holds a CLIP-like transformers model. Code in the folder is never run, and nothing is downloaded.
     """
@@ -194,7 +194,7 @@ class ClipScore:
 
 
 def filter_shard(samples: Sequence[Sample], filters: dict[str, Filter]) -> tuple[list[Sample], dict[str, list[str]]]:
-    """Return the samples that pass all filters, in order, and for each filter the keys of the samples it dropped.
+    """Return the samples that pass all filters, in order, and by filter name the keys of the samples it dropped.
 
     Each filter sees only the samples that the filters before it kept, so cheap filters come first.
     """

@@ -4,8 +4,8 @@ captioned pictures.
     python -m jsd train lora --model weights/embedded --images my-cat/ --to my-cat.safetensors
     JSD_LORA=my-cat.safetensors script/predict -i prompt=うちの猫
 
-The folder holds pictures, and for each picture a text file of the same name with its caption. Stock diffusers can also
-load the adapter (`load_lora_weights`).
+The folder holds pictures, and beside each picture a .txt file of the same name with its caption. Stock diffusers can
+also load the adapter (`load_lora_weights`).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train the adapter, or resume a run with the same model, pictures and settings that was killed.
+    """Train a LoRA adapter and write it to `--to`. A killed run with the same pictures and settings is resumed.
 
-    Raises `InputError` if `--to` has another suffix, and the errors of `load_parts` and `read_folder`.
+    Raises `InputError` if `--to` does not end in .safetensors, and the errors of `load_parts` and `read_folder`.
     """
     if arguments.to.suffix != ".safetensors":
         raise InputError("--to", f"{shown(str(arguments.to))} was given; a name ending in .safetensors is wanted")
@@ -87,9 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_folder(folder: Path, size: int) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Read the pictures of a folder, (n, 3, size, size) in [-1, 1], their captions, and their file names.
+    """Read the pictures of a folder: pixels (n, 3, size, size) in [-1, 1], captions (from .txt files), file names.
 
-    Raises `TrainingError` if there are no pictures, and if one can't be read or has no caption.
+    Raises `TrainingError` if the folder has no pictures, or if a picture can't be read or has no caption.
     """
     files = sorted(path for path in folder.glob("*") if path.suffix.lower().lstrip(".") in IMAGES)
     if not files:

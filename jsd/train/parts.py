@@ -1,4 +1,4 @@
-"""The parts of a model folder that training begins with."""
+"""Load the parts of a model folder that training begins with: tokenizer, text encoder, UNet, VAE, noise schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jsd.train.stages import STAGES, fresh_text_encoder
 
 @dataclass
 class Parts:
-    """The parts of a model folder, with the tokenizer and text encoder that a stage begins with."""
+    """The parts of a model that a training stage begins with, as `load_parts` returns them."""
 
     tokenizer: Tokenizer
     text_encoder: CLIPTextModel
@@ -29,10 +29,11 @@ class Parts:
 
 
 def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
-    """Read the folder `model` for `stage`, in float32. A folder with a manifest is verified.
+    """Load the parts that `stage` begins with from the folder `model`, in float32.
 
-    For a stage with a fresh text encoder, the folder only gives its shape. Raises `WeightsError` if a part is missing
-    or wrong, and `InputError` if a stage that keeps the text encoder gets another tokenizer.
+    If the stage trains a new text encoder, its weights are random, and the folder's config and the tokenizer give its
+    shape. Raises `WeightsError` if a part is missing or wrong, and `InputError` if a stage that keeps the text
+    encoder is given a `tokenizer_folder`. If the folder has a manifest, its files are verified first.
     """
     fresh = STAGES[stage].fresh_text
     if tokenizer_folder and not fresh:
@@ -42,7 +43,7 @@ def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
     tokenizer = Tokenizer.from_folder(tokenizer_folder or model / "tokenizer")
     if fresh:
         torch.manual_seed(0)
-        config = CLIPTextConfig.from_pretrained(model / "text_encoder", local_files_only=True)
+        config = CLIPTextConfig.from_dict(read_json(model / "text_encoder" / "config.json"))
         text_encoder = fresh_text_encoder(config, tokenizer)
     else:
         text_encoder = read_part(model, "text_encoder", torch.float32)

@@ -1,4 +1,4 @@
-"""The curve of a training run, as a picture."""
+"""Plot the losses of a training run over its steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jsd.train.checkpoints import read_curve
 
 
 def draw_curve(rows_file: Path, picture: Path) -> None:
-    """Draw a curve file of the trainer: every figure except the time against the step, the loss also smoothed."""
+    """Plot a training run's log (`NAME.jsonl`) into a picture: all values except the time, the loss also smoothed."""
     from matplotlib.figure import Figure
 
     rows = read_curve(rows_file)

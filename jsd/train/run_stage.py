@@ -1,4 +1,4 @@
-"""Train one stage of a Stable Diffusion 1.x folder on webdataset shards:
+"""Train a Stable Diffusion 1.x model folder on webdataset shards, in the stage base, stage1 or stage2:
 
     accelerate launch -m jsd train loop --stage stage1 --model weights/stable-diffusion-v1-4 \\
         --tokenizer runs/tokenizer --shards 'data/{00000..00999}.tar' --out runs/stage1 --steps 100000 --batch 16
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train the stage, or resume it. Raises `TrainingError`, `WeightsError` and `InputError` before the first step."""
+    """Train one stage, or resume it. Wrong settings and model folders raise a `JSDError` before the first step."""
     tracking: dict[str, Any] = {}
     if arguments.log_with == "tensorboard":
         logs = ProjectConfiguration(logging_dir=arguments.out / "logs")
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check_same_run(out: Path, stage: str, settings: dict[str, Any]) -> None:
-    """Raises `TrainingError` if `out` has checkpoints of a run with other settings. To resume it would mix two runs."""
+    """Raise `TrainingError` if `out` has checkpoints of `stage` from a run whose settings (those in SAME) differ."""
     if not (out / RUN_FILE).exists() or not find_checkpoints(out, stage):
         return
     before = json.loads((out / RUN_FILE).read_text("utf-8"))
@@ -156,7 +156,7 @@ def check_same_run(out: Path, stage: str, settings: dict[str, Any]) -> None:
 
 
 def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) -> None:
-    """Draw the prompts, each with seed 0, into one picture file."""
+    """Draw a picture per prompt with the model in training, each with seed 0, and write them as one sheet to `file`."""
     components = Components(
         name="in training",
         defaults=_defaults(parts, size),
@@ -196,7 +196,7 @@ def _defaults(parts: Parts, size: int) -> Defaults:
 
 
 def _digest(urls: Sequence[str]) -> str:
-    """A hash of the names of the shards. Their order decides what a position means."""
+    """Return a hash of the file names of the shards, in order. Data positions in a checkpoint depend on this order."""
     return hashlib.sha256("\n".join(Path(url).name for url in urls).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""One captioned picture: from a raw sample of a webdataset shard to its caption and its pixels.
+"""Read the caption and the pixels of a raw sample, which is one captioned picture of a webdataset shard.
 
 A raw sample is a dict of file extension -> bytes, for example {"jpg": ..., "txt": ...}.
 """
@@ -20,10 +20,10 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
 def caption_of(sample: dict[str, Any]) -> str:
-    """Return the caption of a raw sample in one line.
+    """Return the caption of a raw sample as a single line.
 
-    It is the text of `txt`. Without `txt` it is the value of `caption` or `text` in `json`. Raises `SampleError` if the
-    caption is missing, empty or not UTF-8.
+    The caption is the text of `txt`. Without `txt` it is the value of `caption`, or else of `text`, in `json`. Raises
+    `SampleError` if the caption is missing, empty or unreadable.
     """
     try:
         if "txt" in sample:
@@ -42,7 +42,7 @@ def caption_of(sample: dict[str, Any]) -> str:
 
 
 def _caption_in(data: bytes) -> str:
-    """The caption in the `json` of a sample, "" if there is none. Raises `SampleError` and UnicodeDecodeError."""
+    """Return the caption in a sample's JSON, "" if there is none. Bad JSON: `SampleError` or UnicodeDecodeError."""
     try:
         about = json.loads(data)
     except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def _caption_in(data: bytes) -> str:
 
 
 def image_of(sample: dict[str, Any]) -> Image.Image:
-    """Return the picture of a raw sample: RGB, upright, with transparency on white. Raises `SampleError`."""
+    """Decode the picture of a raw sample: RGB, upright, transparency on white. Raises `SampleError` if it can't."""
     data = next((sample[kind] for kind in IMAGES if kind in sample), None)
     if data is None:
         raise SampleError("picture: none")
@@ -69,8 +69,8 @@ def image_of(sample: dict[str, Any]) -> Image.Image:
 
 
 def pixels_of(sample: dict[str, Any], size: int, at: float = 0.5) -> torch.Tensor:
-    """Return the picture of a raw sample as float (3, size, size) in [-1, 1]. Raises `SampleError`.
+    """Decode the picture of a raw sample: float (3, size, size) in [-1, 1]. Raises `SampleError` if it can't.
 
-    The picture is cut to its largest square, at `at` from 0 (left or top) to 1 (right or bottom), and scaled to `size`.
+    The picture is cropped to a square and scaled to `size`. `at` places the square, from 0 (left or top) to 1.
     """
     return to_tensor(crop_to(image_of(sample), (size, size), at))

@@ -1,13 +1,12 @@
-"""The stages that make an English latent diffusion model speak Japanese.
+"""The training stages that teach an English latent diffusion model Japanese. No stage changes the VAE.
 
-1. `base`: only the UNet, on English captions, with a text encoder that already knows pictures, like CLIP's. Only for a
-   model of our own. Stable Diffusion is already past this stage.
-2. `stage1`: a new Japanese text encoder with its own tokenizer, under the diffusion loss. Everything else is frozen.
-   The text encoder learns to say in Japanese what the UNet already understands.
-3. `stage2`: text encoder and UNet together, on Japanese captions. The UNet learns how Japanese pictures look.
+1. `base` trains only the UNet, on English captions, with a text encoder that already knows pictures, like CLIP's. Only
+   a model of our own needs it. Stable Diffusion is already past this stage.
+2. `stage1` trains a new Japanese text encoder with its own tokenizer, under the diffusion loss. The UNet is frozen. The
+   text encoder learns to say in Japanese what the UNet already understands.
+3. `stage2` trains text encoder and UNet together, on Japanese captions. The UNet learns how Japanese pictures look.
 
-They follow the 2022 README ("Training") and PITI (Wang et al. 2022, arXiv 2205.12952, sec. 3.2). No stage changes the
-VAE.
+The stages follow the 2022 README ("Training") and PITI (Wang et al. 2022, arXiv 2205.12952, sec. 3.2).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from jsd.train.trainer import Plan, set_trained
 
 @dataclass(frozen=True)
 class Stage:
-    """Which parts of the model a stage trains, and how it begins."""
+    """A training stage: the parts it trains, whether the text encoder starts afresh, and the default learning rate."""
 
     trains: tuple[str, ...]
     fresh_text: bool  # whether the text encoder begins with random weights
@@ -46,12 +45,12 @@ STAGES = {
     "stage1": Stage(("text_encoder",), fresh_text=True, lr=1e-4),
     "stage2": Stage(("text_encoder", "unet"), fresh_text=False, lr=1e-5),
 }
-# From the step and its generator to a batch: x_0 (n, c, h, w), token ids (n, tokens), n keys.
+# From the step and its generator to a batch: latents x_0 (n, c, h, w), token ids (n, tokens), n sample keys.
 Source = Callable[[int, np.random.Generator], tuple[torch.Tensor, torch.Tensor, list[str]]]
 
 
 def fresh_text_encoder(config: CLIPTextConfig, tokenizer: Tokenizer) -> CLIPTextModel:
-    """Return a text encoder with random weights, of the same shape as `config` says, for the tokens of `tokenizer`."""
+    """Return a text encoder with random weights: layers as in `config`, vocabulary and length as in `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
             **{
@@ -67,7 +66,7 @@ def fresh_text_encoder(config: CLIPTextConfig, tokenizer: Tokenizer) -> CLIPText
 
 
 def noise_schedule(config: dict) -> DDPMScheduler:
-    """Return the scheduler that adds noise in training. `config`: a model folder's scheduler_config.json."""
+    """Return the scheduler that adds noise in training. `config`: content of a model's scheduler_config.json."""
     known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
     return DDPMScheduler(**{name: config[name] for name in known if name in config}, clip_sample=False)
 
@@ -85,9 +84,9 @@ def train_stage(
     min_snr: float | None = None,
     **settings: Any,
 ) -> None:
-    """Train the parts that stage `name` of STAGES trains, in place. At the end they hold their averaged weights.
+    """Train text encoder, UNet or both, as stage `name` of STAGES says, in place. They end with averaged weights (EMA).
 
-    `settings` are further arguments of `train_denoiser`.
+    `train_denoiser` explains the arguments. `settings` are more of its keyword arguments.
     """
     model = Denoiser(text_encoder, unet, scheduler, min_snr)
     set_trained(model, STAGES[name].trains)
@@ -108,12 +107,12 @@ def train_denoiser(
     on_save: Callable[[int], None] = lambda step: None,
     terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Train the parameters of `model` that are not frozen, under the diffusion loss.
+    """Train the parameters of `model` that are not frozen, in place, under the diffusion loss.
 
-    `source(step, rng)` returns a batch. For a share `dropout` of the samples, the token ids are replaced by `empty`,
-    the ids of an empty caption, (tokens,): guidance needs it (Ho and Salimans 2022, arXiv 2207.12598, sec. 3.2).
-    `timestep(t, step)` maps uniform timesteps to the ones that are used. `jsd.train.trainer.train` explains `data`,
-    `on_save` and `terms`, and the errors.
+    `source(step, rng)` returns a batch: latents, token ids, sample keys. For a share `dropout` of the samples, `empty`
+    (the ids of an empty caption, (tokens,)) replaces the ids. Classifier-free guidance needs it (Ho and Salimans 2022,
+    arXiv 2207.12598, sec. 3.2). `timestep(t, step)` maps uniform timesteps to the ones that are used.
+    `jsd.train.trainer.train` explains `data`, `on_save` and `terms`, and the errors.
     """
     timesteps = model.scheduler.config.num_train_timesteps
     terms = {"dropout": dropout, "min_snr": model.min_snr, **terms}
@@ -128,16 +127,16 @@ def train_denoiser(
 
 
 def freeze(vae: AutoencoderKL, accelerator: Accelerator) -> None:
-    """Freeze a VAE, and put it on the device in the type that mixed precision computes in.
+    """Freeze a VAE, and move it to the accelerator's device in the dtype that mixed precision computes in, in place.
 
-    Otherwise autocast would cast all its weights at every step.
+    If it stayed in float32, autocast would cast all its weights at every step.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
     vae.requires_grad_(False).to(accelerator.device, dtype)
 
 
 def latents_of(stream: Stream, vae: AutoencoderKL, tokenizer: Tokenizer, seed: int = 0) -> Source:
-    """Return a source that encodes the batches of a stream to latents and token ids."""
+    """Return a function that encodes the stream's next batch: (step, rng) -> latents, token ids, sample keys."""
 
     def source(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         batch = next(stream)

@@ -1,4 +1,4 @@
-"""Train a Japanese sentencepiece tokenizer that today's T5Tokenizer and `jsd.tokenizer` both read.
+"""Train a Japanese sentencepiece tokenizer that transformers' T5Tokenizer and `jsd.tokenizer` both read.
 
 python -m jsd train tokenizer CAPTIONS... --to runs/tokenizer
 """
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, measure, and print the measurements. Raises `TrainingError` if there are too few captions."""
+    """Train a tokenizer, and print its scores on held-out captions. Too few captions raise `TrainingError`."""
     found = itertools.chain.from_iterable(captions(source) for source in arguments.captions)
     rng = random.Random(0)
     known: list[str] = []
@@ -73,15 +73,15 @@ def train_tokenizer(
     character_coverage: float = 1.0,
     byte_fallback: bool = False,
 ) -> None:
-    """Train a unigram model on `texts`, and write `spiece.model` and `tokenizer_config.json` into `folder`.
+    """Train a unigram tokenizer on `texts`, and write `spiece.model` and `tokenizer_config.json` into `folder`.
 
-    `vocab_size` is an upper bound. The vocabulary holds the share `character_coverage` of the characters. Any other
-    character becomes one unknown token, or with `byte_fallback` its bytes, as in CLIP's tokenizer. (T5Tokenizer of
-    transformers switches byte fallback off, and would give other ids.) The model normalises texts by NFKC and case
+    `vocab_size` is an upper bound. The vocabulary covers the share `character_coverage` of the characters in the texts.
+    Any other character becomes one unknown token, or with `byte_fallback` its bytes, as in CLIP's tokenizer. (The
+    T5Tokenizer of transformers ignores byte fallback, and would give other ids.) Texts are normalised by NFKC and case
     folding, so half-width and full-width spellings are the same. Padding, end and unknown have T5's ids 0, 1 and 2.
 
-    EDGE around the words of a text keeps two words from becoming one piece. A piece 猫の肖像画 would teach a model
-    nothing about 犬の肖像画. Raises `TrainingError` if the texts have more characters than `vocab_size`.
+    Where a text has the character EDGE between words, no token spans both: a token 猫の肖像画 would teach a model
+    nothing about 犬の肖像画. Raises `TrainingError` if the texts have more different characters than `vocab_size`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = io.BytesIO()
@@ -119,7 +119,7 @@ def train_tokenizer(
 
 
 def captions(source: str) -> Iterator[str]:
-    """Yield the captions of a text file (one per line), or of webdataset shards (a folder or a pattern).
+    """Yield the captions in `source`: a text file (one per line), or webdataset shards (a folder or a pattern).
 
     Samples without a usable caption are left out. Raises `TrainingError` if a text file is not UTF-8, or if there are
     no shards.
@@ -140,7 +140,7 @@ def captions(source: str) -> Iterator[str]:
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
-    """Return the mean tokens per caption, the share of unknown tokens, and the share of captions that are cut off."""
+    """Return the mean number of "tokens" per text, the share of "unknown" tokens, and the share of "cut" off texts."""
     tokens = [tokenizer(text) for text in texts]
     unknown = sum(tokenizer.pieces.encode(text).count(tokenizer.pieces.unk_id()) for text in texts)
     total = sum(t.used + t.dropped for t in tokens)

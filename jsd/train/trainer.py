@@ -1,9 +1,9 @@
 """The training loop for every model: AdamW, warm-up and cosine, averaged weights (EMA), mixed precision, accumulation,
 any number of processes, checkpoints to resume from. The caller gives the model and the loss.
 
-Every random choice of step k comes from generators that are seeded with (seed, k). So a run that is killed at any
-moment and resumed has the same curve as a run that is not. The configuration of accelerate decides the precision and
-the number of processes (DDP). The loop does not depend on them.
+Every random choice of step k comes from generators whose seeds depend on the run's seed and k. So a run that is killed
+at any moment and resumed has the same losses as a run that is not. The configuration of accelerate decides the
+precision and the number of processes (DDP). The code of the loop is the same for all.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ LOG_EVERY = 50  # steps
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train.
+    """The hyperparameters of a training run.
 
-    `lr` is the peak of the learning rate, which falls along a cosine to 2% of it. `ema` is the largest decay of the
-    average. `accumulate` is the number of batches per step and process.
+    `lr` is the peak of the learning rate, which falls along a cosine to 2% of it. `warmup` and `save_every` are steps.
+    `ema` is the largest decay of the averaged weights. `accumulate` is the number of batches per step and process.
     """
 
     steps: int
@@ -53,21 +53,21 @@ class Plan:
     accumulate: int = 1
 
     def terms(self) -> dict[str, Any]:
-        """Return the values that decide the result, as JSON values."""
+        """Return the hyperparameters that a resumed run has to share (all but `save_every`), as JSON values."""
         values = json.loads(json.dumps(asdict(self)))
         del values["save_every"]
         return values
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step as a share of the peak."""
+        """Return the learning rate at `step` as a fraction of its peak: linear warm-up times cosine decay."""
         progress = min(1.0, step / self.steps)
         return min(1.0, (step + 1) / max(1, self.warmup)) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * progress)))
 
 
 def make_accelerator(cpu: bool = False) -> Accelerator:
-    """Return an accelerator in bf16 if the hardware multiplies it fast, in fp32 otherwise.
+    """Return an `accelerate.Accelerator`: in bf16 if the hardware multiplies bf16 fast, in fp32 otherwise.
 
-    A GPU does, and a CPU with AMX or AVX-512 BF16. With `cpu` a GPU is not used.
+    Any GPU counts as fast, and a CPU with AMX or AVX-512 BF16. With `cpu`, a GPU is not used.
     """
     gpu = torch.cuda.is_available() and not cpu
     fast = gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -75,14 +75,14 @@ def make_accelerator(cpu: bool = False) -> Accelerator:
 
 
 def set_trained(model: torch.nn.Module, names: Iterable[str]) -> None:
-    """Freeze all children of `model` except `names`."""
+    """Freeze all child modules of `model` except `names`, and unfreeze `names`, in place."""
     names = set(names)
     for name, child in model.named_children():
         child.requires_grad_(name in names)
 
 
 def trained(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the parameters of a model that are not frozen."""
+    """Return a list of the parameters of a model that are not frozen."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -98,18 +98,18 @@ def train(
     data: Data | None = None,
     terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Train the parameters of `model` that are not frozen, in place. At the end they are the averaged weights.
+    """Train the parameters of `model` that are not frozen, in place. At the end they are the averaged weights (EMA).
 
-    `loss_of(model, step, rng)` returns the loss and figures for the curve. It gets the model as accelerate wraps it.
-    With several processes the loss has to come from a call of this model. The run writes checkpoints and a curve into
-    `folder` (see `jsd.train.checkpoints`), and resumes from the newest checkpoint there, with `data` at the same place.
+    `loss_of(model, step, rng)` returns the loss, and further values to log. Its model is the one that accelerate wraps.
+    With several processes the loss has to come from a call of this model. The run writes checkpoints and logged losses
+    into `folder` (see `jsd.train.checkpoints`). It resumes from the newest checkpoint there, with `data` at its place.
 
     `groups` are optimizer groups. Their "lr_scale" multiplies the learning rate. `on_save(step)` is called in the main
-    process after every checkpoint, while the model holds the averaged weights. `terms` (JSON values) are conditions
-    that a resumed run has to share, besides the plan.
+    process after every checkpoint, while the model holds the averaged weights. `terms` (JSON values) are settings that
+    a resumed run has to share, besides the plan.
 
-    Raises `TrainingError` if the loss or its gradient is not finite, if the checkpoint was written under another plan
-    or other terms, and if the processes share the parameters (FSDP, DeepSpeed).
+    Raises `TrainingError` if the loss or its gradient is not finite, if the checkpoint was written with another plan or
+    other terms, and if the parameters are split over processes (FSDP, DeepSpeed).
     """
     if accelerator.distributed_type not in (DistributedType.NO, *REPLICATED):
         raise TrainingError(f"{accelerator.distributed_type}: the averaged weights can't be kept with it yet; use DDP")
@@ -166,7 +166,7 @@ def train(
 
 @contextlib.contextmanager
 def _prepared(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Any]:
-    """Yield model and optimizer as accelerate wraps them. After the block the model is unwrapped again.
+    """A context manager that yields model and optimizer, wrapped by accelerate. It unwraps the model after the block.
 
     Accelerate gives the model another `forward`, which computes under autocast. If it stayed, a model that has just
     been trained would give other results than the same weights loaded from a file.
@@ -183,7 +183,7 @@ def _prepared(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch
 def _backward(
     accelerator: Accelerator, wrapped: torch.nn.Module, loss_of: Loss, plan: Plan, step: int
 ) -> tuple[float, dict[str, float]]:
-    """Compute the gradients of a step. Returns its mean loss, and the figures of its last batch."""
+    """Add up the gradients of a step's batches. Returns the mean loss, and the last batch's further values to log."""
     loss, figures = 0.0, {}
     for part in range(plan.accumulate):
         # The seeds depend on the step and on the batch's number among the batches of all processes. So two processes
@@ -202,7 +202,7 @@ def _backward(
 
 @contextlib.contextmanager
 def _averaged(wrapped: torch.nn.Module, ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """Within the block the model holds the averaged weights, in evaluation mode."""
+    """A context manager in whose block the model holds its averaged weights (EMA), in evaluation mode."""
     _swap(ema, parameters)
     wrapped.eval()
     yield
@@ -212,7 +212,7 @@ def _averaged(wrapped: torch.nn.Module, ema: EMAModel, parameters: list[torch.nn
 
 @torch.no_grad()
 def _swap(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> None:
-    """Exchange weights and averages in place. (`ema.store` would hold a third copy of both.)"""
+    """Exchange weights and averages (EMA) in place. (`ema.store` would need memory for a third copy.)"""
     for parameter, average in zip(parameters, ema.shadow_params, strict=True):
         held = parameter.clone()
         parameter.copy_(average)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from jsd.errors import InputError, TrainingError
+from jsd.errors import InputError, TrainingError, WeightsError
 from jsd.train.data import Shards, Stream, find_shards
 from jsd.train.diffusion import Denoiser, draws
 from jsd.train.parts import load_parts
@@ -46,6 +46,17 @@ def test_a_stage_changes_only_the_parts_it_trains(settings, tmp_path, stage, tra
 def test_a_stage_that_keeps_the_text_encoder_keeps_its_tokenizer(settings):
     with pytest.raises(InputError, match="--tokenizer: stage2 keeps the text encoder"):
         load_parts("stage2", settings["model"], settings["tokenizer"])
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_new_text_encoder_needs_the_config_of_the_folder(settings, tiny_copy, content):
+    (tiny_copy / "MANIFEST.json").unlink(missing_ok=True)
+    config = tiny_copy / "text_encoder" / "config.json"
+    config.unlink()
+    if content:
+        config.write_text(content, "utf-8")
+    with pytest.raises(WeightsError, match="config.json: (missing|not a JSON object)"):
+        load_parts("stage1", tiny_copy, settings["tokenizer"])
 
 
 def test_draws_depend_on_the_sample_and_not_on_its_batch():
