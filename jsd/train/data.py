@@ -235,8 +235,13 @@ class Stream:
                 f"the checkpoint was written with {places[0]['readers']} readers (processes x workers), now there are "
                 f"{self._readers}; use the same number again, or start a new run in another folder"
             )
-        for place in places:
-            self.data.positions |= {int(reader): Position(**at) for reader, at in place["positions"].items()}
+        # Only this process's readers: the positions of the others would be out of date in the next checkpoint.
+        self.data.positions = {
+            int(reader): Position(**at)
+            for place in places
+            for reader, at in place["positions"].items()
+            if int(reader) // max(1, self.workers) == self.data.rank
+        }
         self.skipped = Counter(places[self.data.rank]["skipped"])
         self._given = self.data.first = places[0]["turn"]
         self._iterator = None

@@ -79,6 +79,25 @@ def test_a_stream_continues_from_a_stored_place(tmp_path, workers, stop):
         assert torch.equal(again.pixels, batch.pixels)
 
 
+def test_two_processes_resume_twice_from_their_own_places(tmp_path):
+    urls = good(tmp_path, shards=4, each=8)
+
+    def streams():
+        return [Stream(Shards(urls, size=16, batch=2, rank=rank, processes=2)) for rank in range(2)]
+
+    whole = streams()
+    expected = [[next(stream).keys for stream in whole] for _ in range(6)]
+    places, seen = None, []
+    for _ in range(3):  # three runs of two steps
+        processes = streams()
+        for stream in processes:
+            if places:
+                stream.go_to(places)
+        seen += [[next(stream).keys for stream in processes] for _ in range(2)]
+        places = [stream.place() for stream in processes]
+    assert seen == expected
+
+
 def test_another_number_of_readers_can_not_resume(tmp_path):
     urls = good(tmp_path, shards=3, each=8)
     stream = Stream(Shards(urls, size=16, batch=2))
