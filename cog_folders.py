@@ -1,4 +1,4 @@
-"""What Cog's server leaves behind, and how the server is left.
+"""Remove the files that Cog's server leaves behind (`PredictionFolders`), and end that server (`leave`).
 
 Cog reads the files of a prediction after `predict` has returned, and does not say when it has finished. For every
 prediction it also makes a folder, `/tmp/coglet/predictions/ID`, and never removes it.
@@ -31,9 +31,9 @@ ID = "_coglet_prediction_id"  # the context variable in which Cog's server keeps
 
 
 class PredictionFolders:
-    """Folders for the files of predictions. A thread removes them `keep_seconds` after they were last written to.
+    """Makes folders for the files of predictions. A thread removes each `keep_seconds` after its last change.
 
-    It also removes Cog's folder of a prediction, `keep_seconds` after the prediction's end. `now` is the clock.
+    It also removes Cog's folder of a prediction, `keep_seconds` after the prediction's end. `now()` tells the time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PredictionFolders:
 
     @contextlib.contextmanager
     def prediction(self) -> Iterator[None]:
-        """Enter this where a prediction runs. It notes the prediction's end, for Cog's folder."""
+        """Context manager to run a prediction in. Notes its end, so that Cog's folder for it can be removed later."""
         try:
             yield
         finally:
@@ -63,13 +63,13 @@ class PredictionFolders:
                 self._ended[self.cog_folders / identifier] = self.now()
 
     def new(self) -> Path:
-        """Make a new folder for the files of one prediction."""
+        """Make a new folder for the files of one prediction, and return its path."""
         if not self.root.is_dir():  # a cleaner of temporary files has removed it
             self.root = self._make_root()
         return Path(tempfile.mkdtemp(dir=self.root))
 
     def remove_old(self) -> None:
-        """Remove all folders that are no longer needed."""
+        """Remove our and Cog's folders `keep_seconds` after a prediction, and all others of Cog after STRAY_SECONDS."""
         now = self.now()
         remove_older(self.root, now - self.keep_seconds)
         if is_ours(self.cog_folders):
@@ -80,7 +80,7 @@ class PredictionFolders:
             remove_older(self.cog_folders, now - STRAY_SECONDS)
 
     def close(self) -> None:
-        """Remove our own folders and end the thread."""
+        """End the thread and remove the folders that `new` made. Cog's folders stay."""
         self._closed.set()
         self._thread.join()
         shutil.rmtree(self.root, ignore_errors=True)
@@ -97,7 +97,7 @@ class PredictionFolders:
 
 
 def prediction_id() -> str | None:
-    """The id of the current prediction, None outside Cog's server."""
+    """Return the id of the current prediction, None outside Cog's server."""
     return next((value for variable, value in contextvars.copy_context().items() if variable.name == ID), None)
 
 
@@ -128,7 +128,7 @@ def remove_older(root: Path, when: float, prefix: str = "") -> None:
 
 
 def leave(server: int, error: Exception) -> None:
-    """End the server with the process id `server`, so that its supervisor can start it again.
+    """Print `error` and end the server, whose process id is `server`, so that its supervisor can start it again.
 
     This process is only Cog's worker. If it ended alone, the server would stay and answer 409 for ever.
     """

@@ -1,4 +1,4 @@
-"""The Cog adapter: inputs -> `Request` -> engine -> files.
+"""The Cog adapter: turns Cog's inputs into a `Request`, gives it to the engine and writes the pictures as files.
 
 Cog reads the inputs from the text of this file, so choices, defaults and limits are literals. A test compares them with
 those of `jsd.request`.
@@ -25,13 +25,13 @@ from jsd.result import Result
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
-        """Load the model and start the engine. Raises the errors of `settings.load_components`."""
+        """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
         self.engine = settings.make_engine(on_lost=partial(leave, os.getppid()))
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
         self.folders = PredictionFolders()
 
     def healthcheck(self) -> bool:
-        """Whether pictures can be drawn. If not, the server ends some seconds later."""
+        """Whether the engine can still draw pictures. If not, the server ends itself some seconds later."""
         return self.engine.lost is None
 
     @cog.concurrent(max=32)
@@ -118,7 +118,7 @@ class Predictor(BasePredictor):
             le=100,
         ),
     ) -> list[Path]:
-        """Draw the prompt. Returns one file per picture, without those that the safety checker holds back."""
+        """Draw the pictures asked for. Returns one file for each, without those that the safety checker holds back."""
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         with self.folders.prediction():
@@ -145,7 +145,7 @@ class Predictor(BasePredictor):
             return await asyncio.to_thread(self._save, result)
 
     async def _read(self, name: str, path: Path | None) -> PIL.Image.Image | None:
-        """Read the picture that Cog has put into a temporary file."""
+        """Open the picture for input `name`, which Cog has put into a temporary file. Returns None if there is none."""
         if path is None:
             return None
         if not isinstance(path, os.PathLike):  # Cog hands on any other string as it is, e.g. a path of this machine
@@ -153,7 +153,7 @@ class Predictor(BasePredictor):
         return await asyncio.get_running_loop().run_in_executor(self.readers, images.read_input, name, path)
 
     def _save(self, result: Result) -> list[Path]:
-        """Write the pictures into a folder of this prediction, and its figures into Cog's metrics and the log."""
+        """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
         began = time.perf_counter()
         folder, request = self.folders.new(), result.request
         files = [folder / f"out-{i}.{request.output_format}" for i in range(len(result.images))]
@@ -167,9 +167,9 @@ class Predictor(BasePredictor):
 
 
 def _progress_line() -> Progress:
-    """A callback that prints progress into the log of the current prediction, as lines in tqdm's format.
+    """Return a callback that prints progress into the prediction's log in tqdm's format, for Replicate's clients.
 
-    Replicate's clients read such lines. The engine's thread calls it, but Cog tells predictions apart by context.
+    The engine's thread calls it. It prints in this prediction's context, by which Cog tells whose log a line is for.
     """
     loop, context, began = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
 

@@ -6,7 +6,7 @@
     components = model.load("weights/embedded")
     sampling.generate(components, Request("猫の肖像画 油絵", seed=1)).images[0].save("out.png")
 
-The README ("Where things are") names the modules. Importing this package imports no model library.
+The README ("Where things are") names the main modules. `import jsd` alone imports neither torch nor diffusers.
 """
 
 from importlib import import_module
@@ -15,7 +15,7 @@ from jsd.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:
-    """The pipelines of 2022, and `weights`, the former name of `jsd.model`. They import torch, so they wait for use."""
+    """Look up an old name, imported on demand: `jsd.weights` is now `jsd.model`, `jsd.Japanese...` a pipeline class."""
     if name == "weights":
         return import_module("jsd.model")
     if name.startswith("Japanese"):

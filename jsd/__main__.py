@@ -1,4 +1,4 @@
-"""`python -m jsd`: see `jsd.cli`."""
+"""Runs the command line of `jsd.cli` for `python -m jsd`, and exits with its exit code."""
 
 import sys
 

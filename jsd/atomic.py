@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: a file appears whole under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to. After the block the file is renamed to `path`.
+    """Context manager that yields a temporary path beside `path` to write to, and then renames that file to `path`.
 
     The temporary name is hidden and keeps the suffix of `path`. If the block raises, the temporary file is removed and
     `path` stays as it was.
@@ -25,6 +25,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to the file `path` atomically: whole or not at all."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The jobs that an engine draws together: `Batch`, and `Ticket`, a request on its way through the engine."""
+"""Continuous batching: `Batch` denoises the pictures of many requests together. A `Ticket` is one request in it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jsd.sampling import Job
 
 @dataclass(eq=False)
 class Ticket:
-    """A request in the engine, and the future of its result. `job` is None until the request has left the queue.
+    """A request in the engine, and the future of its result. `job`, its sampling state, is None until `Batch.prepare`.
 
-    The future stays pending until its end, because a running future can't be cancelled.
+    The future stays pending until it has its result or error, because a running future can't be cancelled.
     """
 
     request: Request  # resolved
@@ -32,28 +32,28 @@ class Ticket:
 
     @property
     def scale(self) -> int:
-        """The number of rows of the model's own size that one row of this request counts for."""
+        """The number of pixels of one picture, divided by that of the model's default size and rounded up."""
         return math.ceil(self.request.width * self.request.height / (self.defaults.width * self.defaults.height))
 
     @property
     def rows(self) -> int:
-        """The rows of this request in a UNet call, counted in rows of the model's own size."""
+        """The most samples this request has in the UNet's batch, times `scale`: larger pictures take more memory."""
         return self.request.rows * self.scale
 
     def settle(self, result: Result | None = None, error: BaseException | None = None) -> None:
-        """End the future with a result or an error. A cancelled future only notifies its waiters."""
+        """Set the future's result, or its error. If the future was cancelled, only tell those who wait for it."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error) if error else self.future.set_result(result)
 
 
 class Batch:
-    """Jobs at any step. Jobs of one latent shape share their UNet calls and their decoding.
+    """The requests (tickets) that are sampled together, each at its own step. Those of one latent shape share calls.
 
-    `active` jobs have steps left, `decoding` jobs have pictures that are not decoded yet. `max_rows` limits the UNet
-    rows of all jobs, `decode_batch` the pictures decoded in one call. None means that `jsd.device` chooses. A call that
-    does not fit into memory is tried again in halves.
+    `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
+    UNet rows (samples in the UNet's batch) of all tickets, `decode_batch` the pictures decoded in one call. None means
+    that `jsd.device` chooses. A call that does not fit into memory is tried again with half as many at a time.
 
-    An error of one job ends its ticket only. A lost device is an error of the whole batch: the method raises it.
+    An error of one request ends only that request. If the GPU is lost, the method that notices it raises the error.
     """
 
     def __init__(self, components: Components, max_rows: int | None = None, decode_batch: int | None = None):
@@ -70,16 +70,16 @@ class Batch:
 
     @property
     def undecoded(self) -> int:
-        """The number of pictures of finished jobs that are not decoded yet."""
+        """The number of pictures that are denoised but not decoded yet."""
         return sum(ticket.job.undecoded for ticket in self.decoding)
 
     def has_room(self, ticket: Ticket) -> bool:
-        """Whether a ticket may be added. A batch without jobs takes any ticket."""
+        """Whether `ticket` (a request) fits into `max_rows` beside the present ones. If there are none, always."""
         rows = sum(ticket.rows for ticket in self.active) + self.undecoded
         return not rows or rows + ticket.rows <= self.max_rows
 
     def prepare(self) -> None:
-        """Prepare the jobs of active tickets that have none yet."""
+        """For each active ticket (request) without a job, make one: encode its text and make its start latents."""
         for ticket in [ticket for ticket in self.active if ticket.job is None]:
             queued = time.perf_counter() - ticket.submitted
             try:
@@ -95,9 +95,9 @@ class Batch:
             ticket.settle()
 
     def tick(self) -> None:
-        """One UNet call for the job that has waited longest and all others of its latent shape.
+        """Advance by one step the request that has waited longest for one, and all others of its latent shape.
 
-        If the call fails, each job is tried alone, so that only the guilty one fails.
+        If the shared UNet call fails, each request is tried alone, and only those that fail again end with an error.
         """
         group = _of_one_shape(self.active)
         self.active = [ticket for ticket in self.active if ticket not in group] + group
@@ -110,9 +110,9 @@ class Batch:
                     self._fail(ticket, error)
 
     def decode(self) -> list[Ticket]:
-        """Decode the next pictures of the job that finished first, and of others of its latent shape.
+        """Decode up to `decode_batch` pictures, of the request that was denoised first and others of its latent shape.
 
-        Returns the tickets whose pictures are all decoded and judged. They have left the batch.
+        Returns the tickets (requests) that are now all decoded and checked for safety. The batch no longer holds them.
         """
         group = _of_one_shape(self.decoding)
         error = self._decode_pictures(group, self.decode_batch)
@@ -136,7 +136,9 @@ class Batch:
                 tickets.remove(ticket)
 
     def _step(self, group: list[Ticket]) -> Exception | None:
-        """Advance the group's jobs by one step. Returns the error if the UNet call fails; then no job is changed."""
+        """Advance the tickets in `group`, all of one latent shape, by one step. If the UNet call fails, no job changes
+        and the error is returned, otherwise None.
+        """
         jobs, shape = [ticket.job for ticket in group], group[0].job.x_t.shape[1:]
         most = self._rows_that_fit.get(shape, max(1, self.max_rows // group[0].scale))
         most = min(most, sum(len(job.next_context) for job in jobs))
@@ -157,7 +159,9 @@ class Batch:
         return None
 
     def _decode_pictures(self, group: list[Ticket], most: int) -> Exception | None:
-        """Decode up to `most` pictures in one call. Returns the error if that fails; then no job is changed."""
+        """Decode up to `most` pictures of the tickets in `group` in one call, fewer if memory is short. If that fails,
+        no job changes and the error is returned, otherwise None.
+        """
         jobs = [ticket.job for ticket in group]
         try:
             in_halves(lambda count: sampling.decode_next(self.components, jobs, count), most)
@@ -166,7 +170,7 @@ class Batch:
         return None
 
     def _move_on(self, ticket: Ticket) -> None:
-        """Move a job without steps left to the decoding. This frees its rows."""
+        """If a ticket (request) has no denoising steps left, move it from `active` to `decoding`, off the UNet."""
         if ticket.job.finished:
             self.active.remove(ticket)
             self.decoding.append(ticket)
@@ -179,5 +183,5 @@ class Batch:
 
 
 def _of_one_shape(tickets: Sequence[Ticket]) -> list[Ticket]:
-    """The first ticket, and all others whose latents have its shape."""
+    """Return the first of `tickets` and all others whose latents have the same shape (c, h, w)."""
     return [ticket for ticket in tickets if ticket.job.x_t.shape[1:] == tickets[0].job.x_t.shape[1:]]

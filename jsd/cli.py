@@ -6,8 +6,8 @@
     python -m jsd detect-watermark FILE...
     python -m jsd train lora --help
 
-A mistake of the user ends with exit code 2 and one line on stderr. `script/predict` is `generate` with the flags of
-`cog predict`.
+A mistake of the user ends with exit code 2 and a message on stderr. `script/predict` runs `generate`, whose options are
+those of `cog predict`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ TRAIN_COMMANDS = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of a command. With `module`, the command lives in a module of its own.
+    """The argparse parser of one command. With `module`, the command is implemented in that module.
 
-    That module is imported only when the command is chosen, because it takes seconds and needs `extra` of
-    script/bootstrap. It has two functions: `add_arguments(parser)`, and `run(arguments)`, which returns the exit code.
+    The module is imported only when its command is chosen, because that takes seconds and may need packages (those of
+    `script/bootstrap EXTRA`). It defines `add_arguments(parser)`, and `run(arguments)`, which returns the exit code.
     """
 
     def __init__(self, module: str | None = None, extra: str = "", **settings: Any):
@@ -59,7 +59,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 1 if a check failed, 2 for a mistake of the user."""
+    """Run the command line `argv`. Returns the exit code: 0, 1 if a picture has no watermark, 2 after an error."""
     arguments = _make_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Make the argument parser with all commands, also those that other packages add by entry points."""
     parser = argparse.ArgumentParser(prog="python -m jsd", description="Japanese Stable Diffusion")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
 
@@ -99,7 +99,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def output_paths(path: Path, count: int) -> list[Path]:
-    """`path` itself for one picture. For several: out.0.png, out.1.png ..., as `cog predict` names them."""
+    """Return the file paths for `count` pictures, as `cog predict` names them: `path`, or out.0.png, out.1.png ..."""
     return [path] if count == 1 else [path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(count)]
 
 
@@ -142,7 +142,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _take_format(values: dict[str, object], path: Path) -> None:
-    """Take the output format from the suffix of the output file. Raises `InputError` if -i names another one."""
+    """Set `output_format` in `values` by the suffix of `path`. Raises `InputError` if unknown, or if -i differs."""
     suffix = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if suffix not in OUTPUT_FORMATS:
         wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"

@@ -1,4 +1,4 @@
-"""What a device can hold, and what to do when it can't."""
+"""The memory of a device: how many samples fit into one call, and trying again with fewer. Also detects a lost GPU."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ USABLE_SHARE = 0.9  # of the free memory; the allocator can't use all of it
 
 
 def max_batch_rows(components: Components) -> int:
-    """How many UNet rows of the model's own size fit into one call, beside the decoding of some pictures.
+    """Return how many UNet rows (samples in the UNet's batch) of the model's default size to put into one call.
 
-    On a GPU this is measured. On a CPU it is CPU_ROWS.
+    On a GPU this is measured: what fits into memory beside the decoding of pictures. On a CPU it is CPU_ROWS.
     """
     device = components.device
     if device.type != "cuda":
@@ -50,14 +50,14 @@ def max_batch_rows(components: Components) -> int:
 
 
 def decode_batch(components: Components) -> int:
-    """How many pictures to decode in one call. On a CPU, decoding n pictures takes n times as long as one."""
+    """Return how many pictures to decode in one VAE call: on a CPU one, as more save no time, else GPU_DECODE_BATCH."""
     return 1 if components.device.type == "cpu" else GPU_DECODE_BATCH
 
 
 def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
-    """How many UNet rows fit into memory, from 1 to MOST_ROWS.
+    """Return how many UNet rows (samples in a call) fit into memory, from 1 to MOST_ROWS, by linear extrapolation.
 
-    All arguments are bytes: the free memory, and what a call of FEW rows, a call of MANY rows and a decoding take.
+    All arguments are bytes: the free memory, and what a call of FEW rows, a call of MANY rows and the decoding take.
     """
     row = max((many - few) / (MANY - FEW), 1)
     fixed = max(few - FEW * row, 0)
@@ -66,7 +66,7 @@ def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
 
 @torch.inference_mode()
 def run_unet(components: Components, rows: int) -> None:
-    """Call the UNet once with `rows` rows of zeros of the model's own size."""
+    """Call the UNet once on `rows` latents of zeros of the model's default size, to measure memory or to compile it."""
     x = _zeros(components, rows)
     tokens, width = components.tokenizer.max_length, components.text_encoder.config.hidden_size
     context = torch.zeros(rows, tokens, width, device=x.device, dtype=x.dtype)
@@ -75,19 +75,19 @@ def run_unet(components: Components, rows: int) -> None:
 
 @torch.inference_mode()
 def run_vae(components: Components) -> None:
-    """Decode one picture of zeros of the model's own size."""
+    """Decode one latent of zeros of the model's default size, to measure the memory this takes."""
     components.vae.decode(_zeros(components, 1))
 
 
 def _zeros(components: Components, rows: int) -> torch.Tensor:
-    """Latents of the model's own size, (rows, c, h, w)."""
+    """Return latents of zeros, (rows, c, h, w), for the model's default picture size."""
     own = components.defaults
     shape = (rows, components.unet.config.in_channels, own.height // own.cell, own.width // own.cell)
     return torch.zeros(shape, device=components.device, dtype=components.dtype)
 
 
 def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
-    """Return `call(count)` and `count`. While memory is short, try again with half the count, down to 1.
+    """Return `call(count)` and the count. If memory runs out, try again with half the count, and so on down to 1.
 
     Raises `MemoryShortError` if a count of 1 does not fit either.
     """
@@ -113,7 +113,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def released(error: Exception) -> Exception:
-    """The same error, without the tensors that the frames of its traceback hold. Other requests need their memory."""
+    """Free the tensors that the traceback of `error` keeps alive, as others need the memory, and return `error`."""
     chained: BaseException | None = error
     while chained is not None:
         traceback.clear_frames(chained.__traceback__)
@@ -122,5 +122,5 @@ def released(error: Exception) -> Exception:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the device is lost: CUDA answers every later call with the error that broke its context."""
+    """Whether `error` means that the GPU is lost: a CUDA error after which every later CUDA call fails too."""
     return isinstance(error, torch.AcceleratorError)

@@ -4,11 +4,11 @@
         future = engine.submit(Request("猫の肖像画 油絵"))
         future.result().images[0].save("out.png")
 
-The loop of the thread admits requests from the queue, makes one UNet call, and decodes a few pictures of finished jobs.
-So no job waits for all the pictures of another one. The watermark needs no model and is written on a second thread.
+The loop of the thread admits requests from the queue, makes one denoising step, and decodes a few finished pictures. So
+no request waits for all the pictures of another one. The watermark needs no model and is written on a second thread.
 
-`future.cancel()` works until the future has ended, and frees the job's rows before the next UNet call. The engine is a
-plain thread because Cog may run `setup` and `predict` on different event loops.
+`future.cancel()` works until the future has ended, and frees the request's share of the UNet's batch before the next
+step. The engine is a plain thread because Cog may run `setup` and `predict` on different event loops.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from jsd.source import at_size
 class Engine:
     """Serves requests in the order they came, as many at once as have `max_batch_rows` UNet rows together.
 
-    A row is one of the model's own size. A larger picture counts as several rows. A picture that waits for decoding
-    counts as one row. A request with more rows than `max_batch_rows` runs alone, in several UNet calls. At most
-    `max_queue` requests wait. `decode_batch` pictures are decoded in one call.
+    A picture of the model's default size takes two rows (samples in the UNet's batch), without guidance one. A larger
+    picture takes more, and a picture that waits for decoding one. A request with more than `max_batch_rows` runs alone,
+    in several UNet calls. At most `max_queue` requests wait. `decode_batch` is the most pictures decoded in one call.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Engine:
         decode_batch: int | None = None,
         on_lost: Callable[[Exception], None] = lambda error: None,
     ):
-        """`components` may be a function that loads them; its errors are raised here.
+        """Start the thread and wait for the model. `components` is a model or a function that loads one on the thread.
 
-        By default `jsd.device` chooses `max_batch_rows` and `decode_batch`. `on_lost` is called on the engine's thread,
-        as its last action, when nothing can be drawn any more.
+        Errors of loading are raised here. By default `jsd.device` chooses `max_batch_rows` and `decode_batch`. If the
+        GPU or the thread fails, so that nothing can be drawn any more, the thread's last action is `on_lost(error)`.
         """
         if min(limit for limit in (max_batch_rows, max_queue, decode_batch) if limit is not None) < 1:
             raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
@@ -71,7 +71,7 @@ class Engine:
         self.max_batch_rows = self._batch.max_rows
 
     def submit(self, request: Request, progress: Progress | None = None) -> Future[Result]:
-        """Queue a request. `progress(done, total)` is called on the engine's thread after each of its UNet calls.
+        """Queue a request. Returns the future of its `Result`. Each step calls `progress(done, total)` on the thread.
 
         Raises `InputError` if the model can't draw the request, `QueueFullError`, `EngineLostError`, and RuntimeError
         after `close`. The future raises the errors of `sampling.generate`, `MemoryShortError` and `EngineLostError`.
@@ -90,24 +90,24 @@ class Engine:
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
-        """Fill in this model's own values, and resize the pictures of a request. Raises `InputError`.
+        """Return the request with the model's own values in place of None and resized pictures. Raises `InputError`.
 
-        `submit` does this too, on the caller's thread. It takes long for a large picture.
+        `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
         """
         return at_size(request.resolve(self.components.defaults))
 
     @property
     def running(self) -> int:
-        """The number of requests that are being drawn. A finished request that only lacks its watermark is not."""
+        """The number of requests being denoised or decoded. A request that only lacks its watermark is not counted."""
         return len(self._batch.tickets)
 
     @property
     def undecoded(self) -> int:
-        """The number of pictures that wait for their decoding."""
+        """The number of pictures that are denoised and wait for decoding."""
         return self._batch.undecoded
 
     def close(self) -> None:
-        """Cancel all requests that are not drawn yet, and wait for the current step and the current watermark."""
+        """Cancel all requests that are not decoded yet. Waits for the current step and for watermarks under way."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -150,7 +150,7 @@ class Engine:
             self._on_lost(self.lost)
 
     def _admit(self, batch: Batch) -> bool:
-        """Drop cancelled requests and admit waiting ones. Sleeps while there are none. Returns False after `close`."""
+        """Drop cancelled requests, move waiting ones to the batch. Sleeps if there is none. Returns False if closed."""
         batch.drop_cancelled()
         with self._wake:
             self._wake.wait_for(lambda: self._closed or batch.tickets or self._waiting)
@@ -165,7 +165,7 @@ class Engine:
         return True
 
     def _seal(self, ticket: Ticket) -> None:
-        """Write the watermark and deliver the result. Runs on the second thread."""
+        """Write the watermark into the pictures of a request and set its future's result. Runs on the second thread."""
         try:
             ticket.settle(None if ticket.future.cancelled() else sampling.seal(self.components, ticket.job))
         except Exception as error:  # noqa: BLE001 - it belongs to this request
@@ -175,7 +175,7 @@ class Engine:
         return EngineLostError(f"nothing can be drawn any more ({self.lost}); the server has to be started again")
 
     def _drop_cancelled_waiting(self) -> None:
-        """Remove cancelled requests from the queue. The caller holds the lock."""
+        """Remove cancelled requests from the waiting queue. The caller must hold its lock."""
         for ticket in [ticket for ticket in self._waiting if ticket.future.cancelled()]:
             self._waiting.remove(ticket)
             ticket.settle()

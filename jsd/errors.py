@@ -1,17 +1,17 @@
-"""Every error that this project raises on purpose. All derive from `JSDError`, whose message is written for the user.
+"""The errors that this project raises for its users. All derive from `JSDError`.
 
-An error of another class is a defect, or comes from a library: the command line shows its traceback.
+The command line prints only the message of these, of OSError and of failed subprocesses. Others show a traceback.
 """
 
 from __future__ import annotations
 
 
 class JSDError(ValueError):
-    """The base class. Its message names the input or file, the value given, what is allowed and what to do."""
+    """The base class of this project's errors. The message says what is wrong and, where possible, what to do."""
 
 
 class InputError(JSDError):
-    """An input of a request has a wrong value. `name` is the input's name."""
+    """An input of a request, or an option of a command, has a wrong value. `name` is the input's name."""
 
     def __init__(self, name: str, message: str):
         super().__init__(f"{name}: {message}")
@@ -23,7 +23,7 @@ class PictureError(JSDError):
 
 
 class SettingError(JSDError):
-    """A setting in the environment has a wrong value, or can't be used on this machine."""
+    """An environment variable (JSD_...) has a wrong value, or one that can't be used on this machine."""
 
 
 class MissingPackageError(JSDError):
@@ -31,15 +31,15 @@ class MissingPackageError(JSDError):
 
 
 class WeightsError(JSDError):
-    """A model folder is missing, incomplete, altered, or its parts do not belong together."""
+    """A model folder or LoRA file is missing, incomplete or altered, or the parts of a model do not belong together."""
 
 
 class HubError(WeightsError):
-    """The Hugging Face hub did not deliver a model."""
+    """A model can't be fetched from the Hugging Face hub, or not into this folder."""
 
 
 class NSFWError(JSDError):
-    """The safety checker flagged every picture of a request."""
+    """The safety checker flagged every picture of a request, so there is none to show."""
 
 
 class NaNError(JSDError):
@@ -51,7 +51,7 @@ class MemoryShortError(JSDError):
 
 
 class QueueFullError(JSDError):
-    """The engine's queue is full."""
+    """The engine refuses a request, because as many as its queue holds are waiting already."""
 
 
 class EngineLostError(JSDError):
@@ -63,14 +63,11 @@ class SampleError(JSDError):
 
 
 class TrainingError(JSDError):
-    """A training run, its data or its settings can't be used as they are."""
+    """A training run can't start or go on as it is, because of its data, its settings or its folder."""
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """`value` for an error message: its `repr`, in which control characters are escaped, cut after `limit` characters.
-
-    A `repr` that is not a string's is cut after twice as many.
-    """
+    """Return `repr(value)`, shortened for an error message: a string to `limit` characters, others to twice as many."""
     try:
         text = repr(value[:limit]) + "..." if isinstance(value, str) and len(value) > limit else repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or a very deep list

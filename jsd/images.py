@@ -1,7 +1,7 @@
 """Picture files: `read_picture` and `read_input` open them, `save` writes them with metadata, `read_metadata` reads it.
 
-PNG files hold the metadata in two text chunks: `metadata` is a JSON object, `parameters` is the same for people. JPEG
-and WebP files hold the JSON object as UTF-8 in the EXIF tag ImageDescription.
+PNG files hold the metadata in two text chunks: `metadata` is a JSON object, `parameters` has the same as plain lines.
+JPEG and WebP files hold the JSON object as UTF-8 in the EXIF tag ImageDescription.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENCODERS = {
 
 
 def read_picture(file: str | Path | BinaryIO, background: str = "white") -> Image.Image:
-    """Read a png, jpeg or webp file as an RGB picture: upright, the first frame, transparency on `background`.
+    """Read a png, jpeg or webp file (first frame) as RGB, turned upright by its EXIF, on a `background` colour.
 
     Raises `PictureError` for another format, for a broken file, and for more than MAX_INPUT_PIXELS pixels, before they
     are decoded.
@@ -52,7 +52,7 @@ def read_picture(file: str | Path | BinaryIO, background: str = "white") -> Imag
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Convert a picture of any mode to RGB, with transparency on `background`."""
+    """Convert a picture of any mode to RGB. Where it is transparent, the colour `background` shows."""
     if image.mode.startswith("I"):  # 16 bits per pixel: convert() would clip them at 255
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -62,7 +62,7 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
 
 
 def read_input(name: str, path: str | Path) -> Image.Image:
-    """Read the picture for input `name`: "image" as RGB, "mask" as greyscale. Raises `InputError`."""
+    """Read the file for the request's input `name`: "image" as RGB, "mask" as greyscale. Raises `InputError`."""
     try:
         # Transparent parts of a mask count as black, because nobody painted them white.
         return read_picture(path, "black").convert("L") if name == "mask" else read_picture(path)
@@ -71,15 +71,15 @@ def read_input(name: str, path: str | Path) -> Image.Image:
 
 
 def crop_to(image: Image.Image, size: tuple[int, int], at: float = 0.5) -> Image.Image:
-    """Cut a picture to the proportions of `size` (width, height) and scale it to that size.
+    """Crop a picture to the aspect ratio of `size` (width, height), and return it scaled to that size.
 
-    `at` says where to cut, from 0 (left, top) to 1 (right, bottom).
+    `at` places the crop, from 0 (left, top) to 1 (right, bottom).
     """
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(at, at))
 
 
 def save(image: Image.Image, path: str | Path, format: str, quality: int, metadata: dict[str, Any]) -> Path:
-    """Write `image` to `path` as png, jpg or webp, whole or not at all, and return the path.
+    """Write `image`, with `metadata` in the file, to `path` as png, jpg or webp, whole or not at all. Returns the path.
 
     `quality` is 1-100, for jpg and webp. Raises `InputError` for another format, `OSError` if the file can't be
     written.
@@ -95,7 +95,7 @@ def save(image: Image.Image, path: str | Path, format: str, quality: int, metada
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the metadata that `save` wrote into a file. Returns an empty dict if there is none.
+    """Read the metadata that `save` wrote into a picture file. Returns an empty dict if there is none.
 
     Raises `OSError` if the file is not a readable picture, `ValueError` if its metadata is not a JSON object.
     """
@@ -113,8 +113,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.Image:
-    """Arrange pictures in rows of `columns`, each scaled to `cell` x `cell` pixels. Raises ValueError if there are
-    none.
+    """Return one picture: `images` in a grid of `columns` columns, each scaled to `cell` x `cell` pixels.
+
+    Raises ValueError if there are no images.
     """
     if not images:
         raise ValueError("no pictures to arrange")
@@ -125,7 +126,7 @@ def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.I
 
 
 def _embedded(format: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of Pillow's `save` that put `metadata` into the file."""
+    """Return the arguments for Pillow's `Image.save` that put `metadata` into a file of `format`."""
     text = json.dumps(metadata, ensure_ascii=False)
     if format == "png":
         chunks = PngImagePlugin.PngInfo()

@@ -1,4 +1,4 @@
-"""Inputs as the command line takes them: `name=value` strings, where a value `@FILE` is a picture."""
+"""Parse a request's inputs from the command line: `name=value` strings. A picture is given as a file, image=@in.png."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBERS = {
 
 
 def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
-    """Parse `name=value` strings into the arguments of a `Request`. Raises `InputError`."""
+    """Parse `name=value` strings into a dict of arguments for `Request`, and open pictures. Raises `InputError`."""
     values: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
     """Add a LoRA adapter to the weights of `unet`, in place. `file` is a safetensors file as diffusers writes it.
 
-    Each weight W becomes W + (alpha / rank) B A (Hu et al. 2021, arXiv 2106.09685, sec. 4.1). alpha stands beside the
-    layer, or in the file's metadata for all layers; without one the factor is 1. The package peft could do this too,
-    but importing it takes a second. Raises `WeightsError` if the file is no adapter, or not one for this UNet.
+    Each weight W becomes W + (alpha / rank) B A (Hu et al. 2021, arXiv 2106.09685, sec. 4.1). alpha is stored for each
+    layer, or once in the file's metadata; if there is none, the factor is 1. The package peft could do this too, but
+    importing it takes a second. Raises `WeightsError` if the file is not an adapter, or does not fit this UNet.
     """
     if file.suffix != ".safetensors" or not file.is_file():
         raise WeightsError(f"{file}: no such .safetensors file; JSD_LORA takes an adapter that train lora wrote")
@@ -60,7 +60,7 @@ def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
 
 
 def _scale(file: Path, settings: object, alpha: torch.Tensor | None, rank: int) -> float:
-    """The factor alpha / rank of a layer. `settings` is the adapter's metadata."""
+    """Return a layer's factor alpha / rank. `alpha` is its own; if None, that of the metadata `settings`; else 1.0."""
     of_unet = (
         {key.removeprefix("unet."): value for key, value in settings.items()} if isinstance(settings, dict) else {}
     )

@@ -1,7 +1,7 @@
 """Model folders: find one, and verify its files.
 
-`MANIFEST.json` lists every file of a folder with its size and sha256, and holds the model's name and defaults. A file
-is used only if it is listed and unaltered. Pickles are never used.
+`MANIFEST.json` lists a folder's files with their sizes and sha256, and holds the model's name and default settings. A
+file is used only if it is listed and unaltered. Pickles are never used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RESTORE = "restore the folder from its source"
 
 
 def find_weights(folder: str | Path | None = None) -> Path:
-    """Find the model folder: `folder`, else `$JSD_WEIGHTS`, else `weights/japanese-stable-diffusion`, else
-    `weights/embedded`. Raises `WeightsError` if it does not exist.
+    """Return the path of the model folder: `folder`, else `$JSD_WEIGHTS`, else `weights/japanese-stable-diffusion` if
+    it exists, else `weights/embedded`. Raises `WeightsError` if the chosen folder does not exist.
     """
     chosen = folder or os.environ.get("JSD_WEIGHTS")
     candidates = [Path(chosen)] if chosen else [ROOT / "japanese-stable-diffusion", ROOT / "embedded"]
@@ -38,36 +38,36 @@ def find_weights(folder: str | Path | None = None) -> Path:
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
-    """Check every file of `folder` against its `MANIFEST.json`, and return the manifest.
+    """Check every file that the `MANIFEST.json` of `folder` lists, by size and sha256. Returns the manifest, a dict.
 
-    Raises `WeightsError`, which names the file, if a file is missing, truncated, altered or not listed, and for a
-    pickle.
+    Raises `WeightsError`, which names the file, if one is missing, truncated or altered, if a loader would read one
+    that is not listed, and for a pickle.
     """
     return begin_verification(folder).finish()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A verification in progress: a thread hashes the large files. `finish` waits for it."""
+    """A model folder that is being verified: a thread hashes the weight files, and `finish` waits for it."""
 
     folder: Path
     manifest: dict[str, Any]
     hashes: Future[None]
 
     def finish(self) -> dict[str, Any]:
-        """Wait for the end, and return the manifest. Raises `WeightsError`, which names the file that is altered."""
+        """Wait until all files are hashed, and return the manifest. Raises `WeightsError`, which names a wrong file."""
         self.hashes.result()
         return self.manifest
 
     def config(self, path: str) -> dict[str, Any]:
-        """Read a JSON file of the folder. Raises `WeightsError` if it is not listed or can't be read."""
+        """Return the content of a JSON file of the folder. Raises `WeightsError` if it is not listed or unreadable."""
         if path not in self.manifest["files"]:
             raise WeightsError(f"{self.folder / path}: missing, or not listed in {MANIFEST}; {RESTORE}")
         return read_json(self.folder / path)
 
 
 def begin_verification(folder: str | Path) -> Verification:
-    """Check the list of files, their sizes and the hashes of small ones, and start a thread that hashes the weights.
+    """Check a model folder, but leave the hashes of its weight files to a thread. Returns the running `Verification`.
 
     Hashing gigabytes takes seconds. Meanwhile the caller can import libraries. Raises `WeightsError` like `verify`.
     """
@@ -83,7 +83,7 @@ def begin_verification(folder: str | Path) -> Verification:
 
 
 def _check_listed(folder: Path) -> dict[str, Any]:
-    """Read the manifest, and check that the folder holds the listed files in the listed sizes."""
+    """Return the manifest. Checks that each listed file has its size, and that no loader would read one not listed."""
     manifest = read_json(folder / MANIFEST)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:
@@ -104,7 +104,7 @@ def _check_hashes(folder: Path, manifest: dict[str, Any], paths: Iterable[str]) 
 
 
 def model_files(folder: Path) -> list[str]:
-    """Sorted relative paths of the files in a model folder, without hidden files and the manifest.
+    """Return the sorted relative paths of the files in a model folder, without hidden files and the manifest.
 
     Raises `WeightsError` for a pickle, and for a link to a folder.
     """
@@ -135,7 +135,7 @@ def _check_size(folder: Path, path: str, entry: Any) -> None:
 
 
 def check_defaults(folder: Path, defaults: Any) -> None:
-    """Check the defaults of a model folder. Raises `WeightsError` for an unknown setting or a value out of range."""
+    """Check the default sampling settings of a model folder. Raises `WeightsError` for an unknown or wrong one."""
     allowed = {f.name for f in fields(Defaults)} - {"cell"}
     if not isinstance(defaults, dict) or not set(defaults) <= allowed or None in defaults.values():
         raise WeightsError(f"{folder / MANIFEST}: defaults {shown(defaults)}; allowed are {', '.join(sorted(allowed))}")
@@ -146,7 +146,7 @@ def check_defaults(folder: Path, defaults: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a model folder. Raises `WeightsError` if there is none."""
+    """Return the JSON object in a file of a model folder, as a dict. Raises `WeightsError` if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -157,6 +157,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
+    """Return the sha256 of a file, as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -34,7 +34,7 @@ PARTS = {
 
 @dataclass
 class Components:
-    """All parts of a model, on one device, in evaluation mode, without gradients."""
+    """All parts of a loaded model, on one device, in evaluation mode, without gradients."""
 
     name: str
     defaults: Defaults
@@ -56,7 +56,7 @@ def load(
     safety_checker: bool = True,
     lora: str | Path | None = None,
 ) -> Components:
-    """Verify a model folder, load it onto `device`, and merge the LoRA adapter in the file `lora` into its UNet.
+    """Verify a model folder and load it onto `device`. If a file `lora` is given, merge that adapter into the UNet.
 
     `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
@@ -101,7 +101,7 @@ def load(
 
 
 def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
-    """Read one of PARTS from a diffusers folder, in evaluation mode, without gradients.
+    """Load one part of a model, e.g. "unet", from a diffusers folder, in evaluation mode, without gradients.
 
     Raises `WeightsError` if the part can't be read, or if a tensor is missing, left over or of another shape.
     """
@@ -123,26 +123,26 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
 
 
 def _stored_type(file: Path) -> torch.dtype | None:
-    """The type of the first tensor in a safetensors file, None if it is neither float32, float16 nor bfloat16."""
+    """Return the dtype of the first tensor in a safetensors file, None if it is not float32, float16 or bfloat16."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
         return types.get(data.get_slice(next(iter(data.keys()))).get_dtype())
 
 
 def cell_of(vae: AutoencoderKL) -> int:
-    """The side in pixels of the square that one latent position covers."""
+    """Return the VAE's downsampling factor: the side in pixels of the square that one latent position covers."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def _check_config(folder: Path, part: str, config: dict[str, Any]) -> None:
-    """A config may name attention code for transformers to download, as "owner/name". Raises `WeightsError` for one."""
+    """Raise `WeightsError` if a config names attention code on the hub, which transformers would download and run."""
     for name, value in config.items():
         if "attn_implementation" in name and "/" in str(value):
             raise WeightsError(f"{folder / part / 'config.json'}: {name} names code on the hub; remove the setting")
 
 
 def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel, vae: AutoencoderKL) -> Defaults:
-    """The manifest's defaults. Without a size there, the size the UNet was trained on."""
+    """Return the manifest's default settings. A missing size is the UNet's. Raises `WeightsError` for a wrong one."""
     cell, size = cell_of(vae), unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     defaults = Defaults(**{"width": width * cell, "height": height * cell, **manifest.get("defaults", {})}, cell=cell)
@@ -154,9 +154,7 @@ def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel
 
 
 def _check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
-    """Raises `WeightsError` if the parts do not belong together. With a wrong tokenizer a model would still draw, but
-    not what was asked for.
-    """
+    """Raise `WeightsError` if the configs of tokenizer, text encoder, UNet and VAE do not fit together."""
     latent_channels = {vae.latent_channels, unet.in_channels, unet.out_channels}
     for matches, problem in (
         (tokenizer.vocabulary_size <= text.vocab_size, "the tokenizer has more tokens than the text encoder"),

@@ -1,4 +1,4 @@
-"""What may be asked: `Request`, `Defaults` and every limit.
+"""A request for pictures, checked against every limit (`Request`), and a model's default values for it (`Defaults`).
 
 A `Request` checks its values when it is made. A value of `None` means "the model's own value": `Request.resolve` fills
 it in from the `Defaults` of a model folder. This module imports no model library.
@@ -50,8 +50,8 @@ BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
 @dataclass(frozen=True)
 class Defaults:
-    """The default values of one model. `width` and `height` are in pixels. `cell` is the side in pixels of the square
-    that one latent position covers.
+    """A model's own values for what a `Request` leaves open. `width` and `height` are in pixels. `cell` is the VAE's
+    downsampling factor: the side in pixels of the square that one latent position covers.
     """
 
     width: int
@@ -65,15 +65,15 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. A prompt alone asks for text to image, an `image` for image to image, a `mask` for inpainting.
+    """What is asked for. A prompt alone means text to image, with an `image` image to image, with a `mask` inpainting.
 
     Picture i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are Pillow pictures of any mode and size;
     `images.read_input` reads them from files. White areas of the mask are repainted. `prompt_strength` says how much
     of `image` is changed, from 0 (nothing) to 1 (everything).
 
-    `guidance_interval` limits guidance to a range of noise levels. A noise level is a share of the training timesteps,
-    from 0 (clean) to 1 (pure noise). Outside the interval a step costs half (Kynkäänniemi et al. 2024, arXiv
-    2404.07724, sec. 3).
+    `guidance_interval` limits guidance to a range of noise levels. A noise level is a timestep as a share of the
+    training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
+    (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
 
     `None` means the model's own value. For `width` and `height` it means the size of `image`, if there is one. For
     `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits.
@@ -142,15 +142,15 @@ class Request:
 
     @property
     def rows(self) -> int:
-        """Rows in one guided UNet call: one per picture, or two with guidance. Needs a resolved request."""
+        """The most samples in a UNet call: two per picture, or one if guidance_scale is 1. Needs a resolved request."""
         return self.num_outputs * (1 if self.guidance_scale == 1 else 2)
 
     def resolve(self, defaults: Defaults) -> Request:
-        """A copy of this request in which every `None` is replaced: by the model's own value, or by a random seed.
+        """Return a copy in which each setting that was `None` has the model's own value, and a missing seed is random.
 
-        With an `image`, a missing size becomes the image's size, within the limits and as multiples of the model's
-        latent cell. If one side is missing, it is chosen to keep the image's proportions. Raises `InputError` if the
-        size is no multiple of the latent cell or has too many pixels.
+        With an `image`, a missing size becomes the image's size, within the limits and as a multiple of the latent cell
+        (see `Defaults`). If one side is missing, it follows the image's proportions. Raises `InputError` if the size is
+        no multiple of the latent cell or has too many pixels.
         """
         if self.image is not None:
             defaults = replace(defaults, **size_like(self.image.size, defaults.cell, self.width, self.height))
@@ -168,9 +168,9 @@ class Request:
 
 
 def size_like(size: tuple[int, int], cell: int, width: int | None, height: int | None) -> dict[str, int]:
-    """`width` and `height` in pixels for a picture of `size` (width, height).
+    """Return a dict of `width` and `height`, in pixels, for a request whose image has the `size` (width, height).
 
-    A side that is None is taken from `size`, within the limits and as a multiple of `cell`.
+    A side that is None follows from the image, within the limits and as a multiple of `cell`.
     """
     if width and height:
         return {"width": width, "height": height}

@@ -1,4 +1,4 @@
-"""What a request became: `Result`, and every text about it: metadata, metrics, log line and notes."""
+"""The finished pictures of a request (`Result`), and every text about them: metadata, metrics, log line and notes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Result:
     `images` holds the pictures that may be shown, `seeds` the seed of each. `flagged` is the number of pictures that
     the safety checker held back. `request` is the resolved request. `timings` holds seconds by stage: queue, text,
     denoise, decode, safety. `tokens` is the number of prompt tokens used, `truncated` the number of tokens cut off from
-    prompt and negative prompt together. `batch_rows` is the mean number of rows in the UNet calls this request took
-    part in.
+    prompt and negative prompt together. `batch_rows` is the mean batch size of the UNet calls for this request, with
+    the samples of other requests that shared them.
     """
 
     images: list[Image.Image]
@@ -38,7 +38,7 @@ class Result:
     batch_rows: float = 0.0
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """The metadata of picture `index`: all that is needed to draw it again, and the program that made it."""
+        """Return the metadata for the file of picture `index`: program, model, prompts, seed, settings and timings."""
         request = self.request
         metadata = {
             "generated_by": GENERATOR,
@@ -58,7 +58,7 @@ class Result:
         }
 
     def metrics(self, **timings: float) -> dict[str, Any]:
-        """The figures of this result for a log or a server. `timings` are seconds of further stages."""
+        """Return seeds, settings, token counts and timings for a log. `timings` are the seconds of further stages."""
         return {
             "seeds": self.seeds,
             "model": self.model,
@@ -71,11 +71,11 @@ class Result:
         }
 
     def log_line(self, **timings: float) -> str:
-        """`metrics` in one line."""
+        """Return what `metrics` returns as one line of text. `timings` adds the seconds of more stages."""
         return ", ".join(f"{name} {value}" for name, value in self.metrics(**timings).items())
 
     def report(self, files: list[Path], **timings: float) -> list[str]:
-        """Lines for the command line: one for each picture and its file, and one with the seconds of each stage."""
+        """Return lines for the command line: one for each picture and its file, and one with the seconds by stage."""
         request = self.request
         lines = [
             f"{file}: seed {seed}, {request.num_inference_steps} steps of {request.scheduler}"
@@ -85,7 +85,7 @@ class Result:
         return [*lines, ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())]
 
     def notes(self) -> list[str]:
-        """What the user should know about this result, one sentence each: cut-off tokens and held-back pictures."""
+        """Return sentences for the user, if any: how many tokens were cut off, how many pictures were held back."""
         notes = []
         if self.truncated:
             notes.append(f"prompt, negative_prompt: too long, the last {self.truncated} tokens were left out")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def check(
     safety_checker: StableDiffusionSafetyChecker, image_processor: CLIPImageProcessorPil, images: list[Image.Image]
 ) -> list[bool]:
-    """Return one flag per picture: True if it must not be shown.
+    """Return one flag per picture: True if the safety checker says that it must not be shown.
 
     Raises `NaNError` if an embedding is not finite, because the checker would take such a picture for harmless. Other
     errors of the checker are raised as they are.

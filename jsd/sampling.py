@@ -1,7 +1,7 @@
 """The denoising loop for any number of requests at once: `prepare`, `step`, `finish`.
 
-Each `step` calls the UNet once for all given jobs. The jobs may differ in timestep, scheduler and guidance, but must
-have the same latent size. `generate` runs the loop for one request.
+`prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
+may differ in timestep, scheduler and guidance, but not in latent size. `generate` runs the loop for one request.
 
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
@@ -31,7 +31,7 @@ STAGES = ("queue", "text", "denoise", "decode", "safety")
 
 @dataclass(eq=False)
 class Job:
-    """A request while it is being served: n pictures, whose latents have c channels, height h and width w."""
+    """The sampling state of one request: n pictures, whose latents have c channels, height h and width w."""
 
     request: Request  # resolved
     scheduler: SchedulerMixin  # schedulers keep state, so each job has its own
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def total(self) -> int:
-        """The number of UNet calls from start to end."""
+        """The number of UNet calls of this job from the first step to the last."""
         return len(self.timesteps)
 
     @property
@@ -60,29 +60,29 @@ class Job:
 
     @property
     def guided(self) -> bool:
-        """Whether the next UNet call applies guidance, and so has two rows per picture."""
+        """Whether the next UNet call applies guidance, and so has two samples per picture instead of one."""
         noise_level = float(self.timesteps[self.done]) / self.scheduler.config.num_train_timesteps
         low, high = self.request.guidance_interval
         return self.request.guidance_scale != 1 and low <= noise_level <= high
 
     @property
     def next_context(self) -> torch.Tensor:
-        """The text embeddings for the next UNet call, (rows, tokens, width)."""
+        """The text embeddings, (rows, tokens, width), for the next UNet call. With guidance, two rows per picture."""
         return self.context if self.guided else self.context[-len(self.x_t) :]
 
     @property
     def undecoded(self) -> int:
-        """The number of pictures that are not decoded yet."""
+        """The number of this job's pictures that are not decoded yet."""
         return len(self.x_t) - len(self.pictures)
 
 
 def generate(
     components: Components, request: Request, progress: Progress | None = None, max_rows: int | None = None
 ) -> Result:
-    """Serve one request from start to end. `progress(done, total)` is called after every UNet call of the loop.
+    """Draw the pictures of one request and return its `Result`. `progress(done, total)` is called after every step.
 
-    `max_rows` is explained at `predict`. Raises `InputError` if this model can't draw the request, `NaNError` if the
-    numbers overflow, and `NSFWError` if the safety checker flags every picture.
+    A UNet call has at most `max_rows` samples. Raises `InputError` if this model can't draw the request, `NaNError` if
+    the numbers overflow, and `NSFWError` if the safety checker flags every picture.
     """
     job = prepare(components, request)
     while not job.finished:
@@ -94,7 +94,7 @@ def generate(
 
 @torch.inference_mode()
 def prepare(components: Components, request: Request) -> Job:
-    """Make the job of a request: encode the text, make the scheduler, draw the start latents. Raises `InputError`."""
+    """Make the job of a request: encode its text, make its scheduler, make its start latents. Raises `InputError`."""
     request = at_size(request.resolve(components.defaults))
     scheduler = make_scheduler(request.scheduler, components.scheduler_config)
     set_timesteps(scheduler, request.num_inference_steps)
@@ -129,9 +129,9 @@ def prepare(components: Components, request: Request) -> Job:
 
 
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
-    """Advance all jobs by one UNet call. None may be finished, and all must have the same latent size.
+    """Advance all jobs, in place, by one UNet call, or by several if they have more than `max_rows` samples together.
 
-    `max_rows` is explained at `predict`.
+    No job may be finished, and all must have the same latent size.
     """
     rows = sum(len(job.next_context) for job in jobs)
     rows = min(rows, max_rows or rows)
@@ -141,9 +141,9 @@ def step(components: Components, jobs: Sequence[Job], max_rows: int | None = Non
 
 @torch.inference_mode()
 def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> list[torch.Tensor]:
-    """Predict eps for every job, with guidance: one float32 tensor (n, c, h, w) per job.
+    """Predict eps (the noise, or v) for every job, with guidance. Returns one float32 tensor (n, c, h, w) per job.
 
-    All jobs share one UNet call. If they have more than `max_rows` rows together, the call is split. No job is changed,
+    All jobs share one UNet call, which is split if they have more than `max_rows` samples together. No job is changed,
     so a failed call can be repeated.
     """
     x, t, context = [], [], [job.next_context for job in jobs]
@@ -163,7 +163,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
 
 
 def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
-    """Apply classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6; guidance_scale is w + 1)."""
+    """Apply classifier-free guidance if eps has both halves (arXiv 2207.12598, eq. 6; guidance_scale is w + 1)."""
     if len(eps) == len(job.x_t):
         return eps
     eps_negative, eps_prompt = eps.chunk(2)
@@ -172,9 +172,9 @@ def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
 
 @torch.inference_mode()
 def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
-    """Take a job from x_t to the latents of its next timestep, with its own scheduler and generators.
+    """Take a job, in place, from x_t to the latents of its next timestep, by its own scheduler and generators.
 
-    `rows`: the number of rows in the UNet call that predicted `eps`.
+    `eps` is what `predict` returned for the job, `rows` the number of samples in that UNet call (for `batch_rows`).
     """
     noise = {"generator": job.generators} if takes_generator(job.scheduler) else {}
     t = job.timesteps[job.done]
@@ -188,7 +188,7 @@ def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
 
 
 def finish(components: Components, job: Job) -> Result:
-    """Turn the latents of a finished job into a result. Raises `NaNError` and `NSFWError`."""
+    """Decode a denoised job, check and watermark its pictures. Returns its `Result`. Raises `NaNError`, `NSFWError`."""
     while job.undecoded:
         decode_next(components, [job])
     judge(components, job)
@@ -197,7 +197,7 @@ def finish(components: Components, job: Job) -> Result:
 
 @torch.inference_mode()
 def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> None:
-    """Decode the next `count` pictures of finished jobs in one call of the autoencoder, in the order of the jobs.
+    """Decode the next `count` pictures of denoised jobs in one VAE call, and add them to `pictures` of their jobs.
 
     All jobs must have the same latent size. Raises `NaNError` if latents or pixels are not finite, and changes no job
     then.
@@ -213,7 +213,7 @@ def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> 
 
 
 def judge(components: Components, job: Job) -> None:
-    """Put back the pixels that the mask keeps, then let the safety checker flag the pictures of a decoded job.
+    """Restore the source's pixels where the mask keeps them, then let the safety checker flag the pictures of a job.
 
     Raises `NSFWError` if every picture is flagged. An error of the checker is raised too, so no picture is shown
     unchecked.
@@ -232,9 +232,9 @@ def judge(components: Components, job: Job) -> None:
 
 
 def seal(components: Components, job: Job) -> Result:
-    """Make the result of a judged job: only the pictures that may be shown, with the watermark.
+    """Return the `Result` of a job that `judge` has checked: the pictures that are not flagged, with the watermark.
 
-    Needs no model, so it can run on another thread.
+    Calls no model, so it can run on another thread.
     """
     shown = [i for i, flag in enumerate(job.flagged) if not flag]
     return Result(

@@ -1,4 +1,4 @@
-"""The samplers by name. A scheduler keeps state between steps, so `make_scheduler` makes a new one for every job."""
+"""The samplers by name. A scheduler keeps state between steps, so `make_scheduler` makes a new one for each request."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from jsd.errors import InputError, shown
 
 
 class LinearMultistepScheduler(LMSDiscreteScheduler):
-    """K-LMS with exactly integrated coefficients. It needs no scipy, and a coefficient takes microseconds."""
+    """The sampler K_LMS with exact coefficients. Unlike in diffusers they need no scipy, and take microseconds."""
 
     def get_lms_coefficient(self, order: int, t: int, current_order: int) -> float:
-        """Integrate a Lagrange basis polynomial from sigma_t to sigma_t+1: number `current_order` of those of `order`
-        nodes (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, III.5: variable-step Adams methods).
+        """Return the weight of one derivative in the step from sigma_t to sigma_t+1: the newest has `current_order` 0.
 
-        Its degree is `order - 1`, at most 3. So Gauss-Legendre quadrature with two nodes is exact.
+        It is the integral of a Lagrange basis polynomial over the last `order` sigmas (Hairer, Norsett, Wanner, Solving
+        ODEs I, III.5: variable-step Adams). Gauss-Legendre quadrature with two nodes is exact up to its degree, 3.
         """
         nodes = [float(self.sigmas[t - k]) for k in range(order)]
         start, end = float(self.sigmas[t]), float(self.sigmas[t + 1])
@@ -68,7 +68,7 @@ NOISE_SETTINGS = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
 
 def make_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
-    """Make the scheduler `name` for a model with the scheduler config `config`.
+    """Return a new scheduler for the sampler `name` (a key of SCHEDULERS) and the scheduler config of a model.
 
     Settings that the class does not know are left out. Raises `InputError` for an unknown name, and for a sampler that
     does not support the noise the model was trained on.
@@ -104,5 +104,5 @@ def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:
 
 
 def takes_generator(scheduler: SchedulerMixin) -> bool:
-    """Whether `scheduler.step` draws noise, and so needs generators."""
+    """Whether `scheduler.step` takes random generators, for noise that it may add."""
     return "generator" in inspect.signature(scheduler.step).parameters

@@ -34,10 +34,10 @@ DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
 def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> Engine:
-    """Start an engine with the model that the environment chooses. Raises the errors of `load_components`.
+    """Start an `Engine` with the model that the environment chooses. Raises the errors of `load_components`.
 
-    The engine's thread loads the model: OpenMP keeps workers for every thread that ever computed, and two sets of
-    workers on the same cores make a step take twice as long (docs/speed.md).
+    The engine's own thread loads the model: OpenMP keeps workers for every thread that ever computed, and two sets of
+    workers on the same cores would make a step take twice as long (docs/speed.md).
     """
     rows = max_batch_rows()
     with without_collector():
@@ -48,7 +48,7 @@ def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> En
 
 
 def load_components(folder: str | Path | None = None) -> Components:
-    """Load the model that the environment chooses, or the one in `folder`, and print a line about it.
+    """Load the model that the environment chooses, or the one in `folder`. Prints a line about it.
 
     Raises `SettingError` for a wrong setting, `WeightsError` for a bad model folder, and `MissingPackageError` if the
     watermark can't be computed here.
@@ -58,7 +58,7 @@ def load_components(folder: str | Path | None = None) -> Components:
 
 
 def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
-    """Check all settings and start to hash the weights. The function that is returned loads the model."""
+    """Check the settings that need no torch, start to hash the weights, and return a function that loads the model."""
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
@@ -101,7 +101,7 @@ def _device() -> torch.device:
 
 
 def _compile(components: Components) -> None:
-    """Compile the UNet's blocks for any batch and size, and call it, so that no request waits for the compiler."""
+    """Apply torch.compile to the UNet's blocks, and run the UNet, so that no request waits for the compiler."""
     import torch
 
     from jsd import device
@@ -114,9 +114,9 @@ def _compile(components: Components) -> None:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Switch off Python's cycle collector while libraries are imported, and exempt what they made from it for ever.
+    """Context manager: no garbage collection inside, and what exists at its end is never collected (gc.freeze).
 
-    This saves a fifth of the time until the model is ready (docs/speed.md).
+    Around the imports of libraries, this saves a fifth of the time until the model is ready (docs/speed.md).
     """
     if not gc.isenabled():
         yield
@@ -130,7 +130,7 @@ def without_collector() -> Iterator[None]:
 
 
 def max_batch_rows() -> int | None:
-    """The setting JSD_MAX_BATCH. None means that the engine chooses. Raises `SettingError`."""
+    """Return JSD_MAX_BATCH, the most UNet rows (samples) in a call, None if it is not set. Raises `SettingError`."""
     rows = os.environ.get("JSD_MAX_BATCH")
     if not rows:
         return None

@@ -1,6 +1,6 @@
-"""Where the latents of a request start: noise, a picture (image to image), or a picture with a mask (inpainting).
+"""The start latents of a request: from noise, a picture (image to image), or a picture with a mask (inpainting).
 
-Only the start differs, and one blend after each step of inpainting. The denoising in between is that of `jsd.sampling`.
+These differ only in the start, and inpainting by a blend after each step. `jsd.sampling` does the denoising.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BINARY_EXTREMA = ((0, 0), (255, 255), (0, 255))  # the darkest and brightest val
 
 @dataclass
 class Source:
-    """The picture a job starts from: its latents `z` and the `noise` to cover them, both (n, c, h, w).
+    """The encoded picture that sampling starts from: its latents `z` and the `noise` to add to them, both (n, c, h, w).
 
-    `mask` is (1, 1, h, w), 1 where the picture is repainted. None means that all of it is.
+    `mask` is (1, 1, h, w): 1 where the picture is repainted, 0 where it is kept. None means that all is repainted.
     """
 
     z: torch.Tensor
@@ -37,16 +37,16 @@ class Source:
 
 
 def draw_noise(components: Components, request: Request, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Draw noise in the shape of the request's latents, (n, c, h, w), on the CPU. One generator per picture."""
+    """Draw Gaussian noise in the shape of a request's latents, (n, c, h, w), on the CPU: one generator per picture."""
     cell = components.defaults.cell
     shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
     return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 
 
 def at_size(request: Request) -> Request:
-    """A resolved request whose image and mask have the request's size. The image is RGB, the mask black and white.
+    """Return a resolved request with its image and mask cropped and scaled to its size: RGB, and black and white.
 
-    Needs no model. A large picture may take a second, so call this before the request joins others.
+    Needs no model. A large picture may take a second, so call this before the request joins a batch.
     """
     size = (request.width, request.height)
     image, mask = request.image, request.mask
@@ -60,10 +60,10 @@ def at_size(request: Request) -> Request:
 
 @torch.inference_mode()
 def make_source(components: Components, request: Request, generators: Sequence[torch.Generator]) -> Source:
-    """Encode the image and the mask of a request from `at_size`, and draw the noise that will cover them.
+    """Encode the image of a request from `at_size`, shrink its mask to the latents, and draw the noise to add to them.
 
-    Each generator draws twice: first the noise for sampling the posterior, then the noise that covers the latents. This
-    is the order of stock diffusers.
+    Each generator draws twice: first the noise for sampling the posterior, then the noise that is added. This is the
+    order of stock diffusers.
     """
     posterior = encode(components, request.image)
     z = posterior.mean.cpu() + posterior.std.cpu() * draw_noise(components, request, generators)
@@ -77,10 +77,10 @@ def make_source(components: Components, request: Request, generators: Sequence[t
 
 
 def start(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose the timesteps and the start latents for a request with an image (SDEdit, Meng et al. 2022, arXiv
-    2108.01073, sec. 3).
+    """Return the timesteps and start latents for a request with an image (SDEdit, Meng et al. 2022, arXiv 2108.01073).
 
-    The first (1 - prompt_strength) of the steps are skipped. At least one step is left, unless prompt_strength is 0.
+    The first share 1 - prompt_strength of the steps is skipped, and the source's latents get the noise of the first
+    step left. At least one step is left, unless prompt_strength is 0.
     """
     taken = int(request.num_inference_steps * request.prompt_strength)
     taken = max(taken, 1) if request.prompt_strength > 0 else 0
@@ -96,7 +96,7 @@ def start(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[
 
 
 def blend(source: Source, scheduler: SchedulerMixin, x_t: torch.Tensor, next_t: torch.Tensor) -> torch.Tensor:
-    """Put the source's latents back wherever nothing is repainted (Lugmayr et al. 2022, arXiv 2201.09865, eq. 8).
+    """Return `x_t` with the source's latents where the mask keeps them (Lugmayr et al. 2022, arXiv 2201.09865, eq. 8).
 
     `next_t`, (1,), is the timestep of the next step. The source's latents get the noise of that timestep. After the
     last step `next_t` is empty, (0,), and they get none.
@@ -106,9 +106,9 @@ def blend(source: Source, scheduler: SchedulerMixin, x_t: torch.Tensor, next_t: 
 
 
 def put_back(components: Components, request: Request, painted: Sequence[Image.Image]) -> list[Image.Image]:
-    """Replace the pixels of `painted` where the mask is black by the source picture as the autoencoder renders it.
+    """Return the pictures `painted` with the source picture, as the VAE decodes it, where the mask is black (kept).
 
-    `blend` alone is not enough, because a latent cell at the edge of the mask covers pixels on both sides.
+    `blend` does this in the latents. That is not enough: a latent position at the mask's edge is repainted whole.
     """
     z = encode(components, request.image).mean * components.vae.config.scaling_factor
     (kept,) = decode(components, z)

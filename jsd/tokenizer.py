@@ -1,4 +1,4 @@
-"""The Japanese tokenizer: a thin wrapper around sentencepiece that makes rows of token ids for CLIP's text encoder.
+"""The Japanese tokenizer: a thin wrapper around sentencepiece that turns a text into token ids for CLIP's text encoder.
 
 The sentencepiece model normalises the text (NFKC), splits it and numbers the pieces. This module lower-cases the text
 if the model was trained on lower case, cuts off what is too long, and adds the end token and padding. No text can
@@ -21,7 +21,7 @@ LONGEST = 10_000
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids`: `max_length` token ids. `used`: how many of them are text. `dropped`: how many text tokens are cut off."""
+    """A tokenized text: `max_length` token `ids`, padded. `used` of them are text, `dropped` more were cut off."""
 
     ids: list[int]
     used: int
@@ -32,7 +32,7 @@ class Tokenizer:
     """Turns a text into `max_length` token ids: the text, one end token, padding.
 
     `pad_token` names the padding piece if the sentencepiece model has no padding id (rinna's uses "[PAD]"). Raises
-    `WeightsError` if the file can't be read, or has no end or padding token.
+    `WeightsError` if the file can't be read or has no end or padding token, or if `max_length` is out of range.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """Read `spiece.model` and `tokenizer_config.json` (`model_max_length`, `do_lower_case`, `pad_token`).
+        """Make a tokenizer from the files `spiece.model` and `tokenizer_config.json` of `folder`.
 
         Raises `WeightsError`, which names the file that is missing or wrong.
         """
@@ -80,13 +80,13 @@ class Tokenizer:
         return cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the whole `text`, without end token and padding."""
+        """Return the token ids of the whole `text`, without end token and padding."""
         if self.do_lower_case:
             text = text.lower()
         return [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
 
     def __call__(self, text: str) -> Tokens:
-        """Tokenize `text`. Tokens after the first `max_length - 1` are cut off and counted."""
+        """Return the `Tokens` of a text. Tokens after the first `max_length - 1` are cut off and counted."""
         ids = self.encode(text)
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
@@ -100,7 +100,7 @@ class Tokenizer:
         return self.pieces.pad_id()
 
     def _is_mark(self, i: int) -> bool:
-        """Whether piece `i` is the padding, or looks like a control token ("<s>", "[MASK]")."""
+        """Whether a text could hold piece `i`, although it is the padding or looks like a control token ("[MASK]")."""
         piece = self.pieces.id_to_piece(i)
         plain = not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
         return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))

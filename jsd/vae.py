@@ -1,4 +1,4 @@
-"""The autoencoder: pictures to latents (`encode`) and latents to pictures (`decode`)."""
+"""The autoencoder (VAE): pictures to latents (`encode`) and latents to pictures (`decode`)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def to_tensor(pixels: np.ndarray | Image.Image) -> torch.Tensor:
-    """RGB pixels, uint8 (..., h, w, 3) or a Pillow picture, to float32 (..., 3, h, w) in [-1, 1]."""
+    """Convert RGB pixels, uint8 (..., h, w, 3) or a Pillow picture, to a float32 tensor (..., 3, h, w) in [-1, 1]."""
     return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_pixels(x: torch.Tensor) -> np.ndarray:
-    """Float (..., 3, h, w) in [-1, 1] to RGB pixels, uint8 (..., h, w, 3). Values outside the range are clipped."""
+    """Convert a float tensor (..., 3, h, w) in [-1, 1] to RGB pixels, uint8 (..., h, w, 3). The rest is clipped."""
     shares = (x / 2 + 0.5).clamp(0, 1).movedim(-3, -1).cpu().numpy()
     return (shares * 255).round().astype(np.uint8)
 
 
 @torch.inference_mode()
 def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistribution:
-    """Encode an RGB picture. Returns the distribution of its latents, (1, c, h, w), before scaling."""
+    """Encode an RGB picture. Returns the distribution of its latents, (1, c, h, w), before the scaling factor."""
     pixels = to_tensor(image)[None].to(components.device, components.dtype)
     posterior = components.vae.encode(pixels).latent_dist
     return DiagonalGaussianDistribution(posterior.parameters.float())
@@ -36,7 +36,7 @@ def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistri
 
 @torch.inference_mode()
 def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
-    """Decode latents, (n, c, h, w), to n RGB pictures of (h * cell) x (w * cell) pixels.
+    """Decode scaled latents, (n, c, h, w), to n RGB Pillow pictures, `cell` (mostly 8) times as wide and as high.
 
     Raises `NaNError` if the latents or the pixels are not finite.
     """
@@ -54,7 +54,7 @@ def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
 
 
 def _decode_in_float32(components: Components, z: torch.Tensor) -> torch.Tensor:
-    """Decode in float32, then give the autoencoder its own type back."""
+    """Convert the VAE to float32, decode `z`, convert the VAE back to its own dtype, and return the pixels."""
     try:
         return components.vae.float().decode(z.float(), return_dict=False)[0]
     finally:

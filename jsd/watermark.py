@@ -3,7 +3,7 @@
 The watermark has 1024 bits and uses the method dwtDctSvd of the package invisible-watermark. A block of 8 x 8 pixels
 carries one bit, in the blue-yellow channel U, where changes are least visible. A larger picture repeats the bits. Any
 copy of that package reads them: `WatermarkDecoder("bits", 1024).decode(bgr, "dwtDctSvd")`. The watermark survives
-another encoding and scaling down and back, but neither cropping nor a change of size.
+another encoding (e.g. as JPEG) and scaling down and back, but neither cropping nor a change of size.
 
 A picture counts as marked if at least as many bits agree as happens by chance once in a million unmarked pictures.
 docs/watermark.md explains the design and has the figures.
@@ -33,14 +33,14 @@ CHANCE = 1e-6
 
 
 class Detection(NamedTuple):
-    """`agreement`: the share of bits that agree. `chance`: the probability that an unmarked picture agrees as much."""
+    """What `detect` found: the share of bits that agree, and the `chance` that an unmarked picture agrees as much."""
 
     agreement: float
     chance: float
 
     @property
     def marked(self) -> bool:
-        """Whether so much agreement is too unlikely to be chance."""
+        """Whether the picture counts as marked: so much agreement is too unlikely to be chance."""
         return self.chance < CHANCE
 
 
@@ -75,9 +75,9 @@ def embed(image: Image.Image) -> Image.Image:
 
 
 def detect(image: Image.Image) -> Detection:
-    """Compare the bits that `image` carries with those of the watermark.
+    """Read the bits in `image` and return how far they agree with the watermark, as a `Detection`.
 
-    Raises `InputError` for a picture of less than 256 x 256 pixels, and `MissingPackageError`.
+    Raises `InputError` for a picture of fewer than 256 x 256 pixels in all, and `MissingPackageError`.
     """
     if not can_mark(image.size):
         raise InputError("image", f"{image.width} x {image.height} pixels can't hold a mark; 65536 are needed")
@@ -90,7 +90,7 @@ def detect(image: Image.Image) -> Detection:
 
 @cache
 def package() -> ModuleType:
-    """The package invisible-watermark. The first call imports it, which takes seconds because of OpenCV.
+    """Import the package invisible-watermark and return its module. The first call takes seconds because of OpenCV.
 
     Raises `MissingPackageError` if it can't be imported.
     """

@@ -1,7 +1,7 @@
 """Write .cog/openapi_schema.json from the inputs of `Predictor.predict`, as `cog build` does for the container.
 
-Cog's server validates inputs by this file and serves it as /openapi.json; without it, it takes anything. Run by
-script/serve on every start.
+Cog's server validates inputs by this file and serves it as /openapi.json. Without the file it accepts any input.
+script/serve runs this on every start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIMITS = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_leng
 
 
 def input_schemas(predict: typing.Callable) -> dict[str, Any]:
-    """The schema of `predict`'s inputs, `Input`, and one for each input with choices, by name.
+    """Return JSON schemas by name: `Input` with all inputs of `predict`, and one for each input that has choices.
 
     Raises `TypeError` for an input of a type Cog does not take.
     """
@@ -57,7 +57,7 @@ def input_schemas(predict: typing.Callable) -> dict[str, Any]:
 
 
 def document(predict: typing.Callable) -> dict[str, Any]:
-    """The OpenAPI document: the inputs of `predict`, and the paths of Cog's server that take and return them."""
+    """Return the OpenAPI document: the inputs of `predict`, and the paths of Cog's server that take and return them."""
     file = {"type": "string", "format": "uri"}
     text = {"type": "string"}
     response = {
@@ -106,7 +106,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
 
 
 def _unwrap(hint: Any) -> tuple[type, bool]:
-    """`int | None` to (int, True), `int` to (int, False)."""
+    """Return the type of a hint and whether it allows None: `int | None` gives (int, True), `int` (int, False)."""
     if not isinstance(hint, types.UnionType):
         return hint, False
     (kind,) = (argument for argument in hint.__args__ if argument is not types.NoneType)
