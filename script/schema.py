@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import secrets
 import sys
 import types
 import typing
@@ -95,14 +94,11 @@ def document(predict: typing.Callable) -> dict[str, Any]:
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` as JSON to `path`, whole or not at all."""
+    """Write `value` as JSON to `path`, whole or not at all. Makes the folder of `path`."""
+    from jsd.atomic import write_text
+
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _unwrap(hint: Any) -> tuple[type, bool]:
