@@ -54,7 +54,7 @@ def ratio(found: dict[str, dict[str, float]], what: str, name: str, other: str) 
 
 
 def start_ours() -> None:
-    """Start like the container: run the `setup` of our Cog predictor, until it is ready."""
+    """Start our Cog predictor as the container does: run its `setup`."""
     import predict
 
     predict.Predictor().setup()

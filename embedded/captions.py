@@ -17,8 +17,8 @@ class Language:
     """The words and templates that captions in one language are composed of. In each tuple the usual one comes first.
 
     `code` is also the name of the language's field in `Concept`. `styles`, `sets` (icon sets) and `colours` hold words
-    for each key; colours have the form that stands before a noun. `kana` tells whether hiragana names are also written
-    in katakana, and katakana names in hiragana.
+    for each key; colours have the form that stands before a noun. `kana` allows hiragana names in katakana,
+    katakana names in hiragana, and full-width ASCII.
 
     In the templates {s} is the caption so far, {n} a name, {w} an adjective or a word for a style or an icon set, {c} a
     colour, and {a} and {b} are two names.

@@ -1,6 +1,6 @@
 """Train the embedded model's text encoders and UNet.
 
-`pretrain_text` comes first. Without it the UNet ignores the text for a long time. Stable Diffusion has no such step,
+`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time. Stable Diffusion has no such step,
 because its text encoder is CLIP's, which had learnt from pictures before. `train_stage` then runs one of the stages of
 `jsd.train.stages`.
 """
@@ -96,7 +96,7 @@ def train_stage(
     """Train the text encoder, the UNet or both in place, as the stage `name` of `jsd.train.stages` says.
 
     The captions are in `language`. Every checkpoint gets a preview and the loss curve. `earlier` holds the terms
-    (steps, learning rate ...) of the trainings before this one. A checkpoint that followed others is refused.
+    (steps, learning rate ...) of the trainings before this one. A checkpoint that followed other trainings is refused.
     """
     plan, batches = stage.plan, data.batches(language, stage.share_of_two)
     scheduler = DDPMScheduler(**NOISE_SCHEDULE)

@@ -50,7 +50,7 @@ class Batch:
     """The requests (tickets) that are sampled together, each at its own step. Those of one latent shape share calls.
 
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
-    UNet rows (samples in the UNet's batch) of all tickets, `decode_batch` the pictures decoded in one call. None means
+    UNet rows (samples in the UNet's batch) of all tickets, if there are several, `decode_batch` the pictures decoded in one call. None means
     that `jsd.device` chooses. A call that does not fit into memory is tried again with half as many at a time.
 
     An error of one request ends only that request. If the GPU is lost, the method that notices it raises the error.

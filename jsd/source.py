@@ -60,7 +60,7 @@ def at_size(request: Request) -> Request:
 
 @torch.inference_mode()
 def make_source(components: Components, request: Request, generators: Sequence[torch.Generator]) -> Source:
-    """Encode the image of a request from `at_size`, shrink its mask to the latents, and draw the noise to add to them.
+    """Encode the image of a resized `request`, shrink its mask to latent size, and draw the noise for the latents.
 
     Each generator draws twice: first the noise for sampling the posterior, then the noise that is added. This is the
     order of stock diffusers.

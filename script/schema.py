@@ -29,7 +29,7 @@ LIMITS = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_leng
 def input_schemas(predict: typing.Callable) -> dict[str, Any]:
     """Return JSON schemas by name: `Input` with all inputs of `predict`, and one for each input that has choices.
 
-    Raises `TypeError` for an input of a type Cog does not take.
+    Raises `TypeError` for an input whose type is not in TYPES.
     """
     properties, enums = {}, {}
     hints = typing.get_type_hints(predict)

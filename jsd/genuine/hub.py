@@ -127,7 +127,7 @@ def check_origin(folder: Path, repository: str) -> None:
 
 
 def origin_of(folder: Path) -> str | None:
-    """Return the source in a model's manifest, like "owner/name at commit", or "". None if there is no model."""
+    """Return a manifest's source ("owner/name at commit"), "" if it names none, None if it can't be read."""
     try:
         return str(read_json(folder / MANIFEST).get("source", ""))
     except WeightsError:
