@@ -128,7 +128,7 @@ def remove_older(root: Path, when: float, prefix: str = "") -> None:
 
 
 def leave(server: int, error: Exception) -> None:
-    """Print `error` and end the server, whose process id is `server`, so that its supervisor can start it again.
+    """Print `error`, and end Cog's server (process id `server`), if one runs, so that its supervisor can restart it.
 
     This process is only Cog's worker. If it ended alone, the server would stay and answer 409 for ever.
     """

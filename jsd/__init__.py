@@ -15,7 +15,7 @@ from jsd.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:
-    """Look up an old name, imported on demand: `jsd.weights` is now `jsd.model`, `jsd.Japanese...` a pipeline class."""
+    """Import and return what an old name stands for: `jsd.model` for `weights`, a pipeline class for `Japanese...`."""
     if name == "weights":
         return import_module("jsd.model")
     if name.startswith("Japanese"):

@@ -50,8 +50,8 @@ class Batch:
     """The requests (tickets) that are sampled together, each at its own step. Those of one latent shape share calls.
 
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
-    UNet rows (samples in the UNet's batch) of all tickets, if there are several, `decode_batch` the pictures decoded in one call. None means
-    that `jsd.device` chooses. A call that does not fit into memory is tried again with half as many at a time.
+    samples in a UNet call and, unless there is only one ticket, the `rows` of all tickets. `decode_batch` limits the
+    pictures decoded in one call. None: `jsd.device` chooses. If memory is short, a call is tried with half as many.
 
     An error of one request ends only that request. If the GPU is lost, the method that notices it raises the error.
     """
@@ -112,7 +112,7 @@ class Batch:
     def decode(self) -> list[Ticket]:
         """Decode up to `decode_batch` pictures, of the request that was denoised first and others of its latent shape.
 
-        Returns the tickets (requests) that are now all decoded and checked for safety. The batch no longer holds them.
+        Returns the tickets (requests) whose pictures are now all decoded and checked. The batch no longer holds them.
         """
         group = _of_one_shape(self.decoding)
         error = self._decode_pictures(group, self.decode_batch)
@@ -170,7 +170,7 @@ class Batch:
         return None
 
     def _move_on(self, ticket: Ticket) -> None:
-        """If a ticket (request) has no denoising steps left, move it from `active` to `decoding`, off the UNet."""
+        """If a ticket (request) has no denoising steps left, move it from `active` to `decoding`."""
         if ticket.job.finished:
             self.active.remove(ticket)
             self.decoding.append(ticket)

@@ -142,7 +142,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _take_format(values: dict[str, object], path: Path) -> None:
-    """Set `output_format` in `values` by the suffix of `path`. Raises `InputError` if unknown, or if -i differs."""
+    """Set `output_format` in `values` to the suffix of `path`. Raises `InputError` if unknown, or `values` differ."""
     suffix = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if suffix not in OUTPUT_FORMATS:
         wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"

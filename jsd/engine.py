@@ -30,7 +30,7 @@ from jsd.source import at_size
 
 
 class Engine:
-    """Serves requests in the order they came, as many at once as have `max_batch_rows` UNet rows together.
+    """Serves requests in the order they came, several at once if together they have at most `max_batch_rows` UNet rows.
 
     A picture of the model's default size takes two rows (samples in the UNet's batch), without guidance one. A larger
     picture takes more, and a picture that waits for decoding one. A request with more than `max_batch_rows` runs alone,
@@ -90,7 +90,7 @@ class Engine:
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
-        """Return the request with the model's own values in place of None and resized pictures. Raises `InputError`.
+        """Return a copy of a request with missing settings filled in and its pictures resized. Raises `InputError`.
 
         `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
         """
@@ -150,7 +150,7 @@ class Engine:
             self._on_lost(self.lost)
 
     def _admit(self, batch: Batch) -> bool:
-        """Drop cancelled requests, move waiting ones to the batch. Sleeps if there is none. Returns False if closed."""
+        """Drop cancelled requests, move those that fit to the batch. Sleeps if there are none. False: it is closed."""
         batch.drop_cancelled()
         with self._wake:
             self._wake.wait_for(lambda: self._closed or batch.tickets or self._waiting)

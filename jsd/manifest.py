@@ -83,7 +83,7 @@ def begin_verification(folder: str | Path) -> Verification:
 
 
 def _check_listed(folder: Path) -> dict[str, Any]:
-    """Return the manifest. Checks that each listed file has its size, and that no loader would read one not listed."""
+    """Return the manifest. Raises `WeightsError` if a listed size is wrong, or a loader would read an unlisted file."""
     manifest = read_json(folder / MANIFEST)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:

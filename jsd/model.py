@@ -123,7 +123,7 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
 
 
 def _stored_type(file: Path) -> torch.dtype | None:
-    """Return the dtype of the first tensor in a safetensors file, None if it is not float32, float16 or bfloat16."""
+    """Return the dtype of a safetensors file's first tensor: float32, float16 or bfloat16, None for any other type."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
         return types.get(data.get_slice(next(iter(data.keys()))).get_dtype())
@@ -142,7 +142,7 @@ def _check_config(folder: Path, part: str, config: dict[str, Any]) -> None:
 
 
 def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel, vae: AutoencoderKL) -> Defaults:
-    """Return the manifest's default settings. A missing size is the UNet's. Raises `WeightsError` for a wrong one."""
+    """Return the manifest's default settings, with the UNet's size if it has none. Raises `WeightsError` if wrong."""
     cell, size = cell_of(vae), unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     defaults = Defaults(**{"width": width * cell, "height": height * cell, **manifest.get("defaults", {})}, cell=cell)

@@ -1,7 +1,7 @@
 """A request for pictures, checked against every limit (`Request`), and a model's default values for it (`Defaults`).
 
-A `Request` checks its values when it is made. `None` leaves a value to `Request.resolve`: it becomes the model's default,
-the size of the given image, or a random seed. This module imports no model library.
+A `Request` checks its values when it is made. `None` leaves a value to `Request.resolve`: it becomes the model's
+default, the size of the given image, or a random seed. This module imports no model library.
 """
 
 from __future__ import annotations

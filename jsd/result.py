@@ -58,7 +58,7 @@ class Result:
         }
 
     def metrics(self, **timings: float) -> dict[str, Any]:
-        """Return seeds, settings, token counts and timings for a log. `timings` are the seconds of further stages."""
+        """Return a dict of seeds, settings, token counts and timings. `timings` adds the seconds of further stages."""
         return {
             "seeds": self.seeds,
             "model": self.model,

@@ -163,7 +163,7 @@ def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = 
 
 
 def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
-    """Apply classifier-free guidance if eps has both halves (arXiv 2207.12598, eq. 6; guidance_scale is w + 1)."""
+    """Return eps after guidance (arXiv 2207.12598, eq. 6; guidance_scale is w + 1), or unchanged without guidance."""
     if len(eps) == len(job.x_t):
         return eps
     eps_negative, eps_prompt = eps.chunk(2)
@@ -172,7 +172,7 @@ def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
 
 @torch.inference_mode()
 def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
-    """Take a job, in place, from x_t to the latents of its next timestep, by its own scheduler and generators.
+    """Advance a job, in place, by one step of its scheduler. With a mask, `blend` then restores what the mask keeps.
 
     `eps` is what `predict` returned for the job, `rows` the number of samples in that UNet call (for `batch_rows`).
     """

@@ -28,7 +28,7 @@ class LinearMultistepScheduler(LMSDiscreteScheduler):
     """The sampler K_LMS with exact coefficients. Unlike in diffusers they need no scipy, and take microseconds."""
 
     def get_lms_coefficient(self, order: int, t: int, current_order: int) -> float:
-        """Return the weight of one derivative in the step from sigma_t to sigma_t+1: the newest has `current_order` 0.
+        """Return the weight of derivative `current_order` (0: the newest) in the step from sigma_t to sigma_t+1.
 
         It is the integral of a Lagrange basis polynomial over the last `order` sigmas (Hairer, Norsett, Wanner, Solving
         ODEs I, III.5: variable-step Adams). Gauss-Legendre quadrature with two nodes is exact up to its degree, 3.

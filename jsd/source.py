@@ -44,7 +44,7 @@ def draw_noise(components: Components, request: Request, generators: Sequence[to
 
 
 def at_size(request: Request) -> Request:
-    """Return a resolved request with its image and mask cropped and scaled to its size: RGB, and black and white.
+    """Return a resolved request with its image (as RGB) and mask (as black and white) cropped and scaled to its size.
 
     Needs no model. A large picture may take a second, so call this before the request joins a batch.
     """
@@ -80,7 +80,7 @@ def start(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[
     """Return the timesteps and start latents for a request with an image (SDEdit, Meng et al. 2022, arXiv 2108.01073).
 
     The first share 1 - prompt_strength of the steps is skipped, and the source's latents get the noise of the first
-    step left. At least one step is left, unless prompt_strength is 0.
+    step left. At least one step is left, unless prompt_strength is 0. At 1, inpainting starts from pure noise.
     """
     taken = int(request.num_inference_steps * request.prompt_strength)
     taken = max(taken, 1) if request.prompt_strength > 0 else 0

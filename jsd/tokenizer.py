@@ -100,7 +100,7 @@ class Tokenizer:
         return self.pieces.pad_id()
 
     def _is_mark(self, i: int) -> bool:
-        """Whether a text could hold piece `i`, although it is the padding or looks like a control token ("[MASK]")."""
+        """Whether piece `i` is a mark (the padding, "[...]" or "<...>") that sentencepiece would find in a text."""
         piece = self.pieces.id_to_piece(i)
         plain = not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
         return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))

@@ -36,7 +36,7 @@ def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistri
 
 @torch.inference_mode()
 def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
-    """Decode scaled latents, (n, c, h, w), to n RGB Pillow pictures, `cell` (mostly 8) times as wide and as high.
+    """Decode scaled latents, (n, c, h, w), to n RGB Pillow pictures, larger by the VAE's factor (mostly 8).
 
     Raises `NaNError` if the latents or the pixels are not finite.
     """

@@ -29,7 +29,7 @@ LIMITS = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_leng
 def input_schemas(predict: typing.Callable) -> dict[str, Any]:
     """Return JSON schemas by name: `Input` with all inputs of `predict`, and one for each input that has choices.
 
-    Raises `TypeError` for an input whose type is not in TYPES.
+    Raises `TypeError` for an input whose type is neither in TYPES nor derived from one of them.
     """
     properties, enums = {}, {}
     hints = typing.get_type_hints(predict)
@@ -56,7 +56,7 @@ def input_schemas(predict: typing.Callable) -> dict[str, Any]:
 
 
 def document(predict: typing.Callable) -> dict[str, Any]:
-    """Return the OpenAPI document: the inputs of `predict`, and the paths of Cog's server that take and return them."""
+    """Return the OpenAPI document, a dict: the inputs of `predict`, and the paths of Cog's server with answers."""
     file = {"type": "string", "format": "uri"}
     text = {"type": "string"}
     response = {

@@ -72,7 +72,7 @@ def save_part(module: torch.nn.Module, folder: Path) -> None:
 
 
 def write_index(folder: Path) -> None:
-    """Write diffusers' `model_index.json` for a model folder, which has a safety checker or not."""
+    """Write diffusers' `model_index.json` into a model folder. It names a safety checker if the folder has one."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
     checked = (folder / "safety_checker").is_dir()
     index = {

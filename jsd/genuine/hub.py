@@ -135,7 +135,7 @@ def origin_of(folder: Path) -> str | None:
 
 
 def _clean(token: str | None) -> str | None:
-    """Strip a token of the hub. Raises `HubError`, which does not show it, if it has characters that no token has."""
+    """Return a hub token without spaces around it. Raises `HubError`, which hides it, for impossible characters."""
     token = token.strip() if token else None
     if token and not (token.isascii() and token.isprintable()):
         raise HubError("the token holds characters that no token has; copy it again into HF_TOKEN (or --token)")

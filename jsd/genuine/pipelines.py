@@ -170,7 +170,7 @@ class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPi
     """Inpainting: repaints the white part of a mask. For arguments see diffusers' `StableDiffusionInpaintPipeline`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw in the size of a PIL picture, rounded down to whole latents, unless `width` or `height` is given.
+        """Repaint a PIL `image` at its own size, rounded down to whole latents, unless `width` or `height` is given.
 
         For the other arguments and the returned value see `JapaneseStableDiffusionPipeline`.
         """
@@ -211,7 +211,7 @@ def _find(source: str, revision: str | None, token: bool | str | None, local_fil
 
 
 def _follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
-    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if they were others."""
+    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if that changes it."""
     wanted = {key: config[key] for key in NOISE if config.get(key) is not None}
     differ = {key: value for key, value in wanted.items() if scheduler.config.get(key) != value}
     if not differ:

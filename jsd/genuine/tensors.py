@@ -24,7 +24,7 @@ ZIP, PICKLE = b"PK", b"\x80"  # how the files of torch.save and of pickle.dump b
 
 
 def find_tensors(part: Path) -> Path:
-    """Return the weights file in the folder of one model, such as `unet/`. Raises `WeightsError` if there is none."""
+    """Return the path of the weights file in a model's folder, such as `unet/`. Raises `WeightsError` if none."""
     for name in TENSOR_FILES:
         if (part / name).is_file():
             return part / name
@@ -56,7 +56,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_beginning(file: Path) -> None:
-    """Raises `WeightsError` if the file begins like no pickle. It may be a web page, or a pointer of git-lfs.
+    """Raises `WeightsError` if a file does not begin like a pickle. It may be a web page or a git-lfs pointer.
 
     PyTorch would report such a file as a dangerous pickle.
     """

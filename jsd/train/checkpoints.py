@@ -46,7 +46,7 @@ def save_checkpoint(
     ema: EMAModel,
     data: Data | None,
 ) -> None:
-    """Write a checkpoint, whole or not at all, and remove all but the run's newest KEPT. Every process must call it."""
+    """Write a checkpoint, whole or not at all, and keep only the run's newest two. Every process must call it."""
     target = folder / f"{name}-{step:07d}"
     work = folder / f"{name}.tmp"
     if accelerator.is_main_process:

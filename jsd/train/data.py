@@ -4,7 +4,7 @@ A reader is one DataLoader worker of one training process. Every epoch shuffles 
 in turn. Within a shard, each block of `shuffle` samples is shuffled. The same seed, shards and number of readers give
 the same order. Every batch carries the `Position` that its reader has reached, so that a resumed run continues there.
 To find the place, each reader reads at most one shard again. A sample whose picture or caption can't be read is left
-out. The next batch of its reader reports the sample and the reason in `skipped`.
+out. In the first epoch, the next batch of its reader reports the sample and the reason in `skipped`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Reports a sample, or the unreadable rest of a shard (`key` is ""), that was left out. Only in the first epoch."""
+    """Names a sample, or the unreadable rest of a shard (`key` is ""), that was left out in the first epoch."""
 
     url: str
     key: str
@@ -48,7 +48,7 @@ class Skipped:
 
 @dataclass
 class Batch:
-    """n captioned pictures. `pixels`: (n, 3, size, size) in [-1, 1]. `position`: the reader's, after this batch."""
+    """n captioned pictures. `pixels`: (n, 3, size, size) in [-1, 1]. `position`: where its reader is after it."""
 
     pixels: torch.Tensor
     captions: list[str]
@@ -130,7 +130,7 @@ class Shards(IterableDataset):
     def _samples(
         self, reader: int, readers: int, skipped: list[Skipped]
     ) -> Iterator[tuple[Position, torch.Tensor, str, str]]:
-        """Yield a reader's good samples without end: the position after the sample, its pixels, its caption, its key.
+        """Yield a reader's good samples without end, as tuples: position after the sample, pixels, caption, key.
 
         The bad samples of the first epoch are appended to `skipped`.
         """
@@ -154,7 +154,7 @@ class Shards(IterableDataset):
     def _epoch(
         self, order: list[int], start: Position, skipped: list[Skipped]
     ) -> Iterator[tuple[Position, torch.Tensor, str, str]]:
-        """Yield the good samples of an epoch like `_samples`: those of the shards numbered `order`, from `start` on."""
+        """Yield the good samples of one epoch, as `_samples` does: from the shards numbered `order`, after `start`."""
         for number in range(start.shard, len(order)):
             done = 0
             for block in _blocks(raw_samples(self.urls[order[number]], skipped), self.shuffle):
@@ -188,7 +188,7 @@ def _blocks(samples: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[
 class Stream:
     """`next(stream)` returns the next `Batch` of `data`, without end. `workers` subprocesses read (0: this process).
 
-    A stream can be resumed (`place`, `go_to`). `skipped` counts the samples that were left out, by reason. Each of them
+    A stream can be resumed (`place`, `go_to`). `skipped` counts, by reason, what the first epoch left out. Each item
     is also written to the file `log` as one line of JSON. If a run is killed and resumed, the file may name a sample
     twice.
     """

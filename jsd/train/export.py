@@ -89,9 +89,9 @@ def export(
 ) -> None:
     """Write a model folder, whole or not at all. A model that is already there is replaced.
 
-    The folder holds `parts` as fp16 safetensors (the modules are rounded too), copies of the folders `copied` without
-    UNUSED files, the files `licences`, model_index.json, a model card and a manifest. Card and manifest tell `about`.
-    Raises `WeightsError` if `folder` holds anything but a model.
+    The folder holds `parts` as fp16 safetensors (the modules in memory are rounded too), copies of the folders `copied`
+    without their UNUSED files (such as pickles), the files `licences`, model_index.json, a model card and a manifest.
+    Card and manifest contain `about`. Raises `WeightsError` if `folder` holds anything but a model.
     """
     with new_folder(folder) as work:
         for part, module in parts.items():

@@ -140,7 +140,7 @@ def captions(source: str) -> Iterator[str]:
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
-    """Return the mean number of "tokens" per text, the share of "unknown" tokens, and the share of "cut" off texts."""
+    """Return a dict: the mean number of "tokens" per text, the shares of "unknown" tokens and of texts "cut" off."""
     tokens = [tokenizer(text) for text in texts]
     unknown = sum(tokenizer.pieces.encode(text).count(tokenizer.pieces.unk_id()) for text in texts)
     total = sum(t.used + t.dropped for t in tokens)

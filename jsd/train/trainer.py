@@ -100,7 +100,7 @@ def train(
 ) -> None:
     """Train the parameters of `model` that are not frozen, in place. At the end they are the averaged weights (EMA).
 
-    `loss_of(model, step, rng)` returns the loss, and further values to log. Its model is the one that accelerate wraps.
+    `loss_of(model, step, rng)` gets the model as accelerate wraps it, and returns the loss and further values to log.
     With several processes the loss has to come from a call of this model. The run writes checkpoints and logged losses
     into `folder` (see `jsd.train.checkpoints`). It resumes from the newest checkpoint there, with `data` at its place.
 
