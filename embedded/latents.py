@@ -51,7 +51,7 @@ class LinearLatents:
 
     @classmethod
     def cached(cls, file: Path, images: np.ndarray, **settings: int) -> "LinearLatents":
-        """Read the linear map from `file`. If the file is missing, compute the map by `from_images` and write it there."""
+        """Read the linear map from `file`. If the file is missing, compute the map and write it there."""
         if not file.exists():
             with atomic_file(file) as part:
                 torch.save(vars(cls.from_images(images, **settings)), part)
