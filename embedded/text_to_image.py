@@ -1,8 +1,8 @@
 """Train the embedded model's text encoders and UNet.
 
-`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time. Stable
-Diffusion has no such step, because its text encoder is CLIP's, which had learnt from pictures before. `train_stage` then
-runs one of the stages of `jsd.train.stages`.
+`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time.
+Stable Diffusion has no such step: its text encoder is CLIP's, which had learnt from pictures before. `train_stage`
+then runs one of the stages of `jsd.train.stages`.
 """
 
 from collections.abc import Mapping
