@@ -29,7 +29,7 @@ def add_weights(parser: ArgumentParser) -> None:
 
 
 def shared_guidance(folder: Path) -> float:
-    """Return a model folder's default guidance scale. Raises `WeightsError` if it guides at some noise levels only."""
+    """Return a model folder's default guidance scale. Raises `WeightsError` if it has a default guidance interval."""
     defaults = read_json(folder / MANIFEST)["defaults"]
     if "guidance_interval" in defaults:
         raise WeightsError(f"{folder}: its defaults have a guidance_interval, which stock diffusers can't follow")

@@ -1,7 +1,7 @@
 """Make a model of the sizes of Stable Diffusion v1.4 with random weights (5.3 GB), or measure our code with it.
 
-`make` writes it in the layout of 2022. `measure` converts it into DIR.converted, then measures the start and a drawing,
-for ours and for stock diffusers with the same files. The figures are seconds, and peaks of memory in bytes.
+`make` writes it in the layout of 2022. `measure` measures its conversion into DIR.converted, and a start and a drawing
+of ours and of stock diffusers with the converted files. Figures are seconds, peak memory in bytes, and their ratios.
 """
 
 import os
@@ -51,7 +51,7 @@ def measure(folder: Path, repeats: int, trained: bool) -> dict[str, object]:
 
 
 def train(stage: str, folder: Path) -> dict[str, float]:
-    """Train two steps of a stage on the CPU: batch size 1, 256 x 256 pixels. Returns "seconds" and "peak" in bytes."""
+    """Run two training steps of `stage` on the CPU, batch size 1, 256 x 256. Returns "seconds" and "peak" in bytes."""
     from bench.train import make_pictures
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:

@@ -99,7 +99,7 @@ class Contender:
         self._slots = ThreadPoolExecutor(slots)  # takes requests in the order of arrival
 
     def draw(self, number: int) -> float:
-        """Request a picture. `number` chooses its prompt and seed. Returns the latency in seconds, queue included."""
+        """Have a picture drawn. `number` chooses its prompt and seed. Returns the seconds it took, queue included."""
         began = time.perf_counter()
         inputs = {"prompt": PROMPTS[number % len(PROMPTS)], "seed": number, **self.settings}
         prediction = self._slots.submit(self.server.ask, inputs).result()

@@ -102,7 +102,7 @@ def decibels(one: Image.Image, other: Image.Image) -> float:
 
 
 def score(arguments: Namespace, scheduler: str, steps: int, interval: tuple[float, float]) -> dict[str, float]:
-    """Run the quality suite. Returns shares: "style" right, "concept" right (mean of trained and held-out pairs)."""
+    """Run `jsd eval`. Returns the shares of right styles and of right concepts (mean of trained and held-out pairs)."""
     with tempfile.TemporaryDirectory() as name:
         flags = ["--weights", arguments.weights, "--workdir", arguments.workdir, "--json", f"{name}/eval.json"]
         flags += ["--prompts", arguments.prompts, "--aliases", 0, "--weapons", 0, "-i", f"scheduler={scheduler}"]

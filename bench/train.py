@@ -78,7 +78,7 @@ def make_pictures(folder: Path, size: int, pictures: int = 512, shards: int = 8)
 
 
 def train_ours(arguments: Namespace, folder: Path, size: int, block: int) -> float:
-    """Train one block of steps with our loop. Returns the seconds from the end of its first step to its end."""
+    """Train one block of steps with our loop. Returns the seconds that all steps but the first took."""
     out = folder / f"run-{block}"
     flags = ["--stage", "base", "--model", arguments.model, "--shards", folder, "--out", out, "--prompts", os.devnull]
     flags += ["--steps", arguments.steps, "--batch", arguments.batch, "--size", size, "--lr", 1e-5, "--workers", 1]

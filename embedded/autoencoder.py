@@ -2,9 +2,9 @@
 
 Closed-form latents are scaled principal components of patches (see `embedded.latents`). Trained all at once from random
 weights, the decoder stays blurred for hours, because nothing tells it what to represent at the resolutions in between.
-So it is trained in segments, which end at 32, 64, 128 and 256 pixels. Each of the first three has an intermediate
-target: its first channels shall be the principal components of smaller patches. Most steps are taken while the pictures
-are still small, which makes them cheap. The encoder has such targets too.
+So the decoder is divided into segments, which end at 32, 64, 128 and 256 pixels, and run k trains the first k of them.
+In each of the first three, the first output channels are trained to be the principal components of smaller patches.
+Most steps are taken while the outputs are still small, and so are cheap. The encoder has such targets too.
 
 Random noise on the latents makes the decoder ignore small errors of the text-to-image model, which would show as
 speckle.

@@ -14,7 +14,8 @@ from embedded.drawings import Concept, Drawing
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that a language can be a key of a dict
 class Language:
-    """The words and templates that captions in one language are composed of. In each tuple the usual one comes first.
+    """The words and templates that captions in one language are composed of. In `styles`, `colours`, `styled`,
+    `coloured` and `two` the usual one comes first: `prompt_for` and `prompt_for_two` take it.
 
     `code` is also the name of the language's field in `Concept`. `styles`, `sets` (icon sets) and `colours` hold words
     for each key; colours have the form that stands before a noun. `kana` allows hiragana names in katakana,
@@ -182,10 +183,11 @@ def caption(
 ) -> str:
     """Compose a random caption of a picture that shows one or two `drawings` in `style`, a key of STYLES or PAIRS.
 
-    The caption has the concepts' names, left before right, and words for the style. About a third of the captions of
-    one drawing name its icon set, so that the model learns to distinguish the two sets. For a style other than "plain",
-    2% name only the style. `edge` marks word boundaries for a tokenizer's training: it is put around names, adjectives
-    and words for styles, except in captions of a style alone.
+    The caption has a name of each concept, left before right, and words for the style. About a third of the captions
+    of one drawing name its icon set, so that the model learns to distinguish the two sets. For a style other than
+    "plain", 2% name only the style. 5% of the Japanese captions have full-width ASCII. `edge` marks word boundaries for
+    a tokenizer's training: it is put around names, adjectives, and words for styles, colours and icon sets, except in
+    captions of a style alone.
     """
     parts = [part for part in style.split("+") if part != "plain"]
     if parts and rng.random() < 0.02:

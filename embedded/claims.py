@@ -1,9 +1,9 @@
 """Measure what the 2022 README claims, as a table: how well a model knows Japanese words and how well it composes.
 
 The words are Japanese nouns, Japanglish (Japanese words made of English ones), onomatopoeia, proper nouns and Japanese
-things. A column of the table is a model with the language of its prompts. The English base (the model before its
-training in Japanese) with Japanese prompts shows what the model knew before. With the English translations it shows
-what can be reached.
+things. Each column of the table is one model, prompted in one language. The English base is the model before its
+training in Japanese. Its column with Japanese prompts shows what it knew of Japanese. Its column with the prompts'
+English translations shows what the Japanese model can hope to reach.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,8 +76,8 @@ class PairPrompt:
 
 
 def claims(drawings: Sequence[Drawing], count: int, seed: int) -> list[Claim]:
-    """Return the test prompts: `count` nouns, `count` held-out (concept, style) pairs, both random, and those words of
-    JAPANGLISH and the other lists that name a concept of `drawings`.
+    """Return the test prompts: `count` random nouns, `count` random (concept, style) pairs that were held out of the
+    training, and those words of JAPANGLISH and this module's other lists that name a concept of `drawings`.
     """
     concepts = list({drawing.concept.id: drawing.concept for drawing in drawings}.values())
     by_name = {name: concept for concept in concepts for name in concept.ja}
@@ -149,7 +149,8 @@ def table(
     """Judge the pictures and return the report: a dict with shares from 0 to 1 by column (a model and its language).
 
     "claims" holds the share of right concepts per category, and "claims_style" that of right styles among the held-out
-    pairs of concept and style. "two" is the share of pictures of two concepts in which the halves show both.
+    pairs of concept and style. "two" is the share of pictures of two concepts in which the halves show both, in either
+    order. "claims_prompts" holds the numbers of prompts.
     """
     top1: dict[str, dict[str, float | None]] = {category: {} for category in CATEGORIES}
     style, both = {}, {}
@@ -178,8 +179,9 @@ def table(
 def contact_sheet(
     columns: Mapping[str, Answers], asked: Sequence[Claim], pairs: Sequence[PairPrompt], cell: int = 128
 ) -> tuple[Image.Image, list[str]]:
-    """Return a grid of pictures with one row per model, and the list of the Japanese prompts of its columns. It shows
-    the first SHEET_PROMPTS prompts of every category and of the pairs, `cell` pixels per side.
+    """Return a grid of pictures, and the list of Japanese prompts, one for each column of the grid. The grid has a row
+    for each of `columns` (a model and its language), and shows the first SHEET_PROMPTS prompts of every category and of
+    the pairs. A picture has `cell` pixels per side.
     """
     chosen = []
     for category in CATEGORIES:

@@ -44,8 +44,8 @@ class Concept:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One emoji of one icon set, as SVG, and the concept that it shows. `face` is true if the emoji shows only the face
-    of something that also has other emoji, such as a cat.
+    """One emoji of one icon set, as SVG, and the concept that it shows. `face` is true if the emoji shows only a face,
+    and the concept (such as a cat) has other emoji too.
     """
 
     concept: Concept

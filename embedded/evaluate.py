@@ -2,11 +2,12 @@
 
     python -m jsd eval --json quality.json --sheet quality.png
 
-The prompts are (concept, style) pairs that the model was trained on, held-out pairs, and other spellings of the
-concepts. The pictures are generated with the model's default settings, and a classifier, the judge (`embedded.judge`),
-tells what each one shows. The judge's own accuracy on unseen renderings is printed, too. A picture that the safety
-checker holds back, or whose numbers are not finite, counts as wrong. The first run trains the judge, which takes
-minutes. The last printed line is the report as JSON.
+The prompts name (concept, style) pairs that the model was trained on, pairs that were held out of its training, and
+concepts in other spellings. More prompts name weapons, to measure how many the safety checker holds back. The pictures
+are generated with the model's default settings, and a classifier, the judge (`embedded.judge`), tells what each one
+shows. The judge's own accuracy on unseen renderings is printed, too. A picture that the safety checker holds back, or
+whose numbers are not finite, counts as wrong. The first run trains the judge, which takes minutes. The last printed
+line is the report as JSON.
 """
 
 import argparse
@@ -110,8 +111,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _claims(
     components: Components, arguments: argparse.Namespace, drawings: Sequence[Drawing], judge: judges.Judge
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Measure the claims (see `embedded.claims`) for this model and, with `--columns`, for the stages before it.
-    Returns a dict of figures and a sheet of pictures. No safety checker is used: only the last stage's is calibrated.
+    """Measure what the 2022 README claims (see `embedded.claims`), for this model and, with `--columns`, for the models
+    of the training stages before it. Returns a dict of figures and a sheet of pictures. No safety checker is used: only
+    the last stage's is calibrated.
     """
     count, seed = max(1, arguments.prompts // 3), arguments.seed
     asked, pairs = claims.claims(drawings, count, seed), claims.pair_prompts(drawings, count, seed)

@@ -1,8 +1,9 @@
 """Closed-form latents: the principal components of pixel patches, scaled.
 
 A patch of 32 x 32 pixels becomes 64 numbers, its first principal components. Each is divided by sigma^0.6, where sigma
-is the component's standard deviation over the training pictures, so large areas weigh more than fine detail. These
-latents need no training, so the text-to-image model does not have to wait for the autoencoder.
+is the component's standard deviation over the training pictures. Divided by sigma, all would weigh alike; with the
+exponent 0.6, large areas still weigh more than fine detail. These latents need no training, so the text-to-image model
+does not have to wait for the autoencoder.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class LinearLatents:
 
     @classmethod
     def cached(cls, file: Path, images: np.ndarray, **settings: int) -> "LinearLatents":
-        """Read the linear map from `file`. If the file is missing, compute the map and write it there."""
+        """Read the linear map from `file`. If the file is missing, compute the map by `from_images` and write it."""
         if not file.exists():
             with atomic_file(file) as part:
                 torch.save(vars(cls.from_images(images, **settings)), part)
@@ -59,7 +60,7 @@ class LinearLatents:
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Return the latents (n, channels, h / patch, w / patch) of pictures (n, 3, h, w) in [-1, 1]. Over the training
-        pictures and all channels together, the latents have the standard deviation 1.
+        pictures and all channels together, the latents have a standard deviation of about 1.
         """
         patches = split_into_patches(x, self.patch)
         return (((patches - self.mean) @ self.basis) * self.scale).permute(0, 3, 1, 2).contiguous()

@@ -32,7 +32,7 @@ NOISE_SCHEDULE = {
 
 
 def make_vae() -> AutoencoderKL:
-    """Return an autoencoder of 4.7 M parameters: 256 x 256 RGB pixels to latents (64, 8, 8) and back."""
+    """Return a new autoencoder of 4.7 M parameters: 256 x 256 RGB pixels to latents (64, 8, 8) and back."""
     levels = (16, 24, 48, 96, 128, 128)
     vae = AutoencoderKL(
         block_out_channels=levels,
@@ -52,7 +52,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
-    """Return a CLIP text encoder with 3 layers of width 192, for the vocabulary and length of `tokenizer`."""
+    """Return a new CLIP text encoder with 3 layers of width 192, for the vocabulary and length of `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=tokenizer.vocabulary_size,
@@ -70,8 +70,8 @@ def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
 
 
 def make_unet() -> UNet2DConditionModel:
-    """Return a UNet of 11.8 M parameters for latents (64, 8, 8): 64 channels, 8 x 8 positions. It also pools the text
-    embeddings by attention and adds them to the time embedding.
+    """Return a new UNet of 11.8 M parameters for latents (64, 8, 8): 64 channels, 8 x 8 positions. Besides
+    cross-attention, it pools the text embeddings by attention and adds the result to the time embedding.
     """
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -95,7 +95,7 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def make_checker() -> StableDiffusionSafetyChecker:
-    """Return a safety checker of 0.4 M parameters for pictures of 64 x 64 pixels. It flags nothing yet."""
+    """Return a new safety checker of 0.4 M parameters, for pictures of 64 x 64 pixels. It flags nothing."""
     vision = {
         "hidden_size": 96,
         "intermediate_size": 384,

@@ -1,8 +1,8 @@
 """The training pictures of the embedded model, rendered once into a file.
 
-They show every drawing in several styles, and two drawings side by side. One (concept, style) pair in ten and one pair
-of concepts in ten are held out, that is, never shown: the evaluation asks for them to measure how well the model
-composes.
+They show every drawing in several styles, and two drawings side by side. One (concept, style) pair in ten is held out:
+no picture shows that concept alone in that style. One pair of concepts in ten is held out: no picture shows both. The
+evaluation asks for held-out pairs to measure how well the model composes.
 
 `build` writes `pictures.npy`, uint8 (n, 256, 256, 3), which is opened as a memory map, and `pictures.json`, the
 drawings and the style of each picture.
@@ -27,12 +27,12 @@ HALF = SIZE // 2 - 6  # pixels per side of a drawing that shares its picture
 
 
 def _digest(*words: str) -> int:
-    """Return a number of 32 bits that depends on the words alone."""
+    """Return a 32-bit hash of the words, the same in every process."""
     return int.from_bytes(hashlib.md5("|".join(words).encode(), usedforsecurity=False).digest()[:4], "big")
 
 
 def held_out(concept_id: str, style: str) -> bool:
-    """Whether the model is never trained on a concept in a style. An md5 hash of both chooses one such pair in ten.
+    """Whether no training picture shows this concept alone in this style. An md5 hash chooses one such pair in ten.
     "plain" is never held out. A combined style such as "oil+blue" is held out if "oil" or "blue" is.
     """
     parts = [part for part in style.split("+") if part != "plain"]
@@ -45,8 +45,8 @@ def held_out_pair(one: str, other: str) -> bool:
 
 
 def styles_of(drawing: Drawing) -> list[str]:
-    """Return the styles that a drawing is trained in, without those that are held out for its concept. They are STYLES,
-    and each medium of PAIRS, such as "oil", on one background colour, which a hash chooses.
+    """Return the styles in which the training pictures show a drawing alone: all of STYLES, and each medium of PAIRS
+    (such as "oil") on one background colour, chosen by a hash. Styles held out for its concept are left out.
     """
     pairs = sorted({pair.split("+")[0] for pair in PAIRS})
     colours = sorted({pair.split("+")[1] for pair in PAIRS})
@@ -73,7 +73,7 @@ def partners(drawings: list[Drawing]) -> list[tuple[int, int]]:
 
 def styles_of_two(one: Drawing, other: Drawing) -> list[str]:
     """Return the styles that two drawings side by side are trained in: "plain" and one other of STYLES. The other one
-    is chosen by a hash of the drawings. No style is held out here.
+    is chosen by a hash of the drawings. It may be a style in which one of their concepts is never shown alone.
     """
     styles = [style for style in STYLES if style != "plain"]
     return ["plain", styles[_digest(one.svg, other.svg) % len(styles)]]

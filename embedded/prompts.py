@@ -33,8 +33,8 @@ class Task:
 
 
 def deal(choices: Mapping[Key, Sequence[Choice]], count: int, rng: np.random.Generator) -> list[tuple[Key, Choice]]:
-    """Choose `count` different pairs (key, one of the key's choices) at random, or all if there are fewer. The order is
-    random, but every key comes once before any comes twice.
+    """Choose `count` different pairs (key, one of the key's choices) at random, or all if there are fewer. The keys
+    take turns, in a new random order each round, so every key comes once before any comes twice.
     """
     left = {key: [options[i] for i in rng.permutation(len(options))] for key, options in choices.items() if options}
     dealt = []
@@ -94,7 +94,9 @@ def _is_katakana(name: str) -> bool:
 
 
 def sample_aliases(concepts: Iterable[Concept], count: int, seed: int) -> list[Task]:
-    """Return `count` random prompts, each a spelling of just one concept that is not the concept's canonical name."""
+    """Return up to `count` random prompts, each a spelling of a concept other than its canonical name. Spellings that
+    several concepts share are left out.
+    """
     owners: dict[str, set[str]] = {}
     choices = {concept: spellings(concept) for concept in concepts}
     for concept, names in choices.items():

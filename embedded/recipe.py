@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def terms_before(name: str) -> dict[str, dict]:
-    """Return the terms (steps, learning rate ...) of the trainings before stage `name`, by the name of the training. A
-    checkpoint of the stage records them, because the weights that the stage starts from depend on them.
+    """Return a dict from the name of each training before stage `name` to its terms (steps, learning rate ...). The
+    stage's checkpoints record this dict, because the weights that the stage starts from depend on these trainings.
     """
     return {"text": TEXT.terms(), **{stage: STAGES[stage].plan.terms() for stage in _stages_until(name)[:-1]}}
 
@@ -103,7 +103,7 @@ def _stages_until(name: str) -> list[str]:
 
 
 def _write(folder: Path, data: TrainingData, parts: dict[str, torch.nn.Module], language: Language, stage: str) -> None:
-    """Write the model folder of a stage. The safety checker of the last stage is calibrated first, in place."""
+    """Write the model folder of a stage. For the last stage the safety checker is calibrated first."""
     scheduler, processor = data.work / "scheduler", data.work / "feature_extractor"
     DDIMScheduler(**networks.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(scheduler)
     networks.make_image_processor().save_pretrained(processor)

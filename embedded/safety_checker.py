@@ -47,8 +47,9 @@ def embed(checker: StableDiffusionSafetyChecker, pixels: torch.Tensor) -> torch.
 def train(
     drawings: list[Drawing], index: Pictures, plan: Plan, folder: Path, accelerator: Accelerator, batch: int = 96
 ) -> StableDiffusionSafetyChecker:
-    """Train a safety checker on all training pictures that show a single drawing, set its thresholds, and return it. A
-    tenth of each batch is chosen among the concepts FLAGGED only. Each batch is shifted and scaled a little.
+    """Train a safety checker on all training pictures of a single drawing, and return it with concept embeddings and
+    thresholds set for the concepts FLAGGED. About a tenth of each batch is chosen among pictures of these concepts
+    only. Each batch is shifted and scaled a little.
     """
     names = sorted({drawing.concept.id for drawing in drawings})
     number = {name: k for k, name in enumerate(names)}
@@ -91,8 +92,8 @@ def calibrate(components: Components, drawings: list[Drawing]) -> None:
     """Set the safety checker's concept embeddings and thresholds, in place, from pictures that the model itself draws.
 
     Each flagged concept gets up to CENTRES embeddings, with thresholds a little above the cosines of pictures of other
-    concepts. The embeddings of `train` come from drawings. They miss more weapons, because the model's pictures are
-    softer (figures: docs/embedded.md). If `drawings` have no flagged concept, or no other one, nothing is changed.
+    concepts. The embeddings that `train` sets come from drawings. They miss more weapons, because the model's pictures
+    are softer (figures: docs/embedded.md). If `drawings` have no flagged concept, or no other one, nothing is changed.
     """
     concepts = {drawing.concept.id: drawing.concept for drawing in drawings}
     flagged = [(name, style) for name in FLAGGED if name in concepts for style in STYLES for _ in range(EACH)]
@@ -142,8 +143,8 @@ def thresholds(inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
     """Return one threshold per centre (an embedding of a flagged concept), from cosines of pictures to the centres.
 
     `inside` holds the cosines of pictures of the concept, (pictures, centres), and `outside` those of all others. A
-    threshold is the largest cosine of `outside`, plus MARGIN, plus a fifth of the way to the 5% quantile of those
-    `inside` for which this centre is the nearest.
+    threshold is the largest cosine of `outside`, plus MARGIN, plus a fifth of the way up to the 5% quantile of those
+    `inside` for which this centre is the nearest, if that quantile is higher.
     """
     highest, nearest = outside.max(0).values, inside.argmax(1)
     limits = []

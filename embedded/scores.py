@@ -16,7 +16,8 @@ TILE = 128  # pixels per side of its pictures
 
 
 def report(tasks: Sequence[Task], verdicts: Sequence[Verdict | None]) -> dict[str, Any]:
-    """Return the shares of right concepts ("top1") and styles, from 0 to 1, in all and per style, and all failures.
+    """Return a dict with the shares of right concepts ("top1") and right styles ("style"), from 0 to 1, both shares for
+    each style ("styles"), the numbers of prompts, and a list of the wrong pictures ("failures").
 
     `verdicts` are the judge's answers (concept and style) for the pictures of `tasks`. A missing one (None) counts as
     wrong. Prompts in other spellings are scored by the concept alone.
@@ -68,7 +69,7 @@ def sheet(
     tasks: Sequence[Task], images: Sequence[Image.Image | None], verdicts: Sequence[Verdict | None]
 ) -> Image.Image:
     """Return a grid of the first pictures, trained pairs of concept and style above held-out ones. A picture with a
-    wrong concept or style has a red frame. A missing picture is grey.
+    wrong concept or style has a red frame. A missing picture is grey with a red frame.
     """
     held_out = [i for i, task in enumerate(tasks) if task.group == "held_out"][: COLUMNS * (ROWS // 3)]
     trained = [i for i, task in enumerate(tasks) if task.group == "trained"][: COLUMNS * ROWS - len(held_out)]

@@ -1,7 +1,7 @@
 """Train the embedded model's text encoders and UNet.
 
-`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time.
-Stable Diffusion has no such step: its text encoder is CLIP's, which had learnt from pictures before. `train_stage`
+`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time. Stable
+Diffusion has no such step, because its text encoder is CLIP's, which had learnt from pictures before. `train_stage`
 then runs one of the stages of `jsd.train.stages`.
 """
 
@@ -35,9 +35,9 @@ class StagePlan:
 
     `plan`: steps, learning rate and so on.
     `share_of_two`: the share of pictures that show two concepts.
-    `noisy`: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1). It moves linearly
-    from the first value to the second during the stage. 1 samples all timesteps equally; smaller values sample noisy
-    timesteps more often.
+    `noisy`: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1) and T the number of
+    timesteps. It moves linearly from the first value to the second during the stage. 1 samples all timesteps equally;
+    smaller values sample noisy timesteps more often.
     """
 
     plan: Plan
@@ -55,9 +55,10 @@ def pretrain_text(
 ) -> None:
     """Teach the text encoder how the pictures look, before there is a UNet. The text encoder is trained in place.
 
-    The mean of the last hidden states is trained with two losses. From it a small network predicts the latents of the
-    picture. And each caption has to be more similar to its own picture than to the others in the batch (CLIP, Radford
-    et al. 2021, arXiv 2103.00020, sec. 2.3). docs/embedded.md tells why the second loss alone is not enough.
+    The mean of a caption's last hidden states gets two losses. First, a small network has to predict the picture's
+    latents from this mean. Second, the mean has to be more similar to its own picture than to the others in the batch
+    (CLIP, Radford et al. 2021, arXiv 2103.00020, sec. 2.3). docs/embedded.md tells why the second loss alone is not
+    enough.
     """
     torch.manual_seed(plan.seed)
     size = data.latents[0].numel()
@@ -96,7 +97,8 @@ def train_stage(
     """Train the text encoder, the UNet or both in place, as the stage `name` of `jsd.train.stages` says.
 
     The captions are in `language`. Every checkpoint gets a preview and the loss curve. `earlier` holds the terms
-    (steps, learning rate ...) of the trainings before this one. A checkpoint that followed other trainings is refused.
+    (steps, learning rate ...) of the trainings before this one. A checkpoint that records other
+    terms is refused.
     """
     plan, batches = stage.plan, data.batches(language, stage.share_of_two)
     scheduler = DDPMScheduler(**NOISE_SCHEDULE)

@@ -40,7 +40,7 @@ class Batches:
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         """Choose pictures at random and compose a caption for each. Returns latents (batch, channels, 8, 8), token ids
-        (batch, tokens) and, for each sample, a key that its noise and timestep are drawn from.
+        (batch, tokens) and, for each sample, a text that seeds its noise and timestep.
         """
         chosen = rng.choice(len(self.latents), batch, p=self.weights)
         texts = [self.caption(i, rng) for i in chosen]
@@ -55,7 +55,7 @@ class Batches:
 
 @dataclass
 class TrainingData:
-    """All that the stages are trained on, kept in the folder `work`. Make it with `prepare`.
+    """All that the stages of `jsd.train.stages` are trained on, kept in the folder `work`. Make it with `prepare`.
 
     `index` holds the rendered pictures, `latents` the map from pictures to latents, and `encoded` the latents of all
     pictures, float16 (n, channels, 8, 8).
@@ -78,7 +78,9 @@ class TrainingData:
         return cls(work, drawings, index, latents, encode_all(latents, index.images, work / "encoded.pt"))
 
     def batches(self, language: Language, share_of_two: float) -> Batches:
-        """Return the source of batches with captions in `language`. The share `share_of_two` shows two concepts."""
+        """Return the source of batches with captions in `language`. On average, the share `share_of_two` of a batch are
+        pictures of two concepts.
+        """
         return Batches(
             self.encoded,
             picture_weights(self.drawings, self.index, share_of_two),
@@ -155,7 +157,7 @@ def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_
 
 
 def tokenizer_texts(drawings: list[Drawing], language: Language, count: int = 60_000) -> list[str]:
-    """Return a tokenizer's training texts: `count` random captions and all names, in Japanese in both kana."""
+    """Return a tokenizer's training texts: `count` random captions, and all names, kana names in both kana."""
     rng = np.random.default_rng(0)
     names = [name for concept in load_concepts() for name in language.names(concept)]
     if language.kana:

@@ -74,7 +74,7 @@ def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
 def make_tiny_folder(folder: Path) -> Path:
     """Write a complete model folder with random weights and a manifest, and return it.
 
-    Its own size is 64 x 64 pixels, and a latent position covers 16 x 16. The defaults are DDIM, 4 steps, guidance 2.
+    Its pictures have 64 x 64 pixels by default, 16 x 16 per latent position. Defaults: DDIM, 4 steps, guidance 2.
     """
     torch.manual_seed(0)
     (folder / "tokenizer").mkdir(parents=True)
