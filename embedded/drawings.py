@@ -71,7 +71,7 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> list[Concept]:
 
 
 def fetch(folder: Path) -> None:
-    """Download the icon sets with npm, each into its folder `folder`/NAME, unless that exists already. Raises
+    """Download each icon set with npm into `folder`/NAME, unless `folder`/NAME/icons.json exists. Raises
     `MissingPackageError` if npm is not installed, and CalledProcessError if npm fails.
     """
     for name, (package, version, _) in ICON_SETS.items():
@@ -89,6 +89,7 @@ def fetch(folder: Path) -> None:
             )
             with tarfile.open(next(Path(work).glob("*.tgz"))) as archive:
                 archive.extractall(work, filter="data")
+            shutil.rmtree(folder / name, ignore_errors=True)  # an incomplete set
             shutil.move(Path(work) / "package", folder / name)
 
 

@@ -32,7 +32,8 @@ def _digest(*words: str) -> int:
 
 
 def held_out(concept_id: str, style: str) -> bool:
-    """Whether no training picture shows this concept alone in this style. An md5 hash chooses one such pair in ten.
+    """Whether this style is held out: no training picture shows this concept alone in it. One such pair in ten is,
+    by its md5 hash.
     "plain" is never held out. A combined style such as "oil+blue" is held out if "oil" or "blue" is.
     """
     parts = [part for part in style.split("+") if part != "plain"]

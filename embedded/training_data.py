@@ -57,7 +57,7 @@ class Batches:
 class TrainingData:
     """All that the stages of `jsd.train.stages` are trained on, kept in the folder `work`. Make it with `prepare`.
 
-    `index` holds the rendered pictures, `latents` the map from pictures to latents, and `encoded` the latents of all
+    `index` holds the rendered pictures, `latents` the linear encoder, and `encoded` the latents of all
     pictures, float16 (n, channels, 8, 8).
     """
 

@@ -81,7 +81,7 @@ def generate(
 ) -> Result:
     """Draw the pictures of one request and return its `Result`. `progress(done, total)` is called after every step.
 
-    A UNet call has at most `max_rows` samples. Raises `InputError` if this model can't draw the request, `NaNError` if
+    A UNet call has at most `max_rows` rows. Raises `InputError` if this model can't draw the request, `NaNError` if
     the numbers overflow, and `NSFWError` if the safety checker flags every picture.
     """
     job = prepare(components, request)

@@ -154,7 +154,7 @@ class Shards(IterableDataset):
     def _epoch(
         self, order: list[int], start: Position, skipped: list[Skipped]
     ) -> Iterator[tuple[Position, torch.Tensor, str, str]]:
-        """Yield the good samples of one epoch, as `_samples` does: from the shards numbered `order`, after `start`."""
+        """Yield the good samples of one epoch after position `start`, as `_samples` does. `order` indexes `urls`."""
         for number in range(start.shard, len(order)):
             done = 0
             for block in _blocks(raw_samples(self.urls[order[number]], skipped), self.shuffle):
