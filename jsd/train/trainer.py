@@ -108,8 +108,8 @@ def train(
     process after every checkpoint, while the model holds the averaged weights. `terms` (JSON values) are settings that
     a resumed run has to share, besides the plan.
 
-    Raises `TrainingError` if the loss or, without fp16, its gradient is not finite, if the checkpoint was written with another plan or
-    other terms, and if the parameters are split over processes (FSDP, DeepSpeed).
+    Raises `TrainingError` if the loss or, without fp16, its gradient is not finite, if the checkpoint was written with
+    another plan or other terms, and if the parameters are split over processes (FSDP, DeepSpeed).
     """
     if accelerator.distributed_type not in (DistributedType.NO, *REPLICATED):
         raise TrainingError(f"{accelerator.distributed_type}: the averaged weights can't be kept with it yet; use DDP")
