@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cog
-import PIL.Image
 from cog import BasePredictor, Input, Path
 from tqdm import tqdm
 
@@ -122,7 +121,9 @@ class Predictor(BasePredictor):
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         with self.folders.prediction():
-            request = Request(
+            make_request = partial(
+                self._make_request,
+                {"image": image, "mask": mask},
                 prompt=prompt,
                 negative_prompt=negative_prompt,
                 width=width,
@@ -134,23 +135,23 @@ class Predictor(BasePredictor):
                 seed=seed,
                 output_format=output_format,
                 output_quality=output_quality,
-                image=await self._read("image", image),
-                mask=await self._read("mask", mask),
                 prompt_strength=prompt_strength,
             )
-            # Resizing a large picture takes long, so it must not hold up the event loop.
-            request = await asyncio.get_running_loop().run_in_executor(self.readers, self.engine.resolve, request)
+            if image is None and mask is None:
+                request = make_request()
+            else:  # reading and resizing take long
+                request = await asyncio.get_running_loop().run_in_executor(self.readers, make_request)
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
             result = await asyncio.wrap_future(self.engine.submit(request, _progress_line()))
             return await asyncio.to_thread(self._save, result)
 
-    async def _read(self, name: str, path: Path | None) -> PIL.Image.Image | None:
-        """Open the picture for input `name`, which Cog has put into a temporary file. Returns None if there is none."""
-        if path is None:
-            return None
-        if not isinstance(path, os.PathLike):  # Cog hands on any other string as it is, e.g. a path of this machine
-            raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
-        return await asyncio.get_running_loop().run_in_executor(self.readers, images.read_input, name, path)
+    def _make_request(self, pictures: dict[str, Path | None], **inputs: object) -> Request:
+        """Read the pictures from Cog's temporary files, and make the resolved request. Raises `InputError`."""
+        for name, path in pictures.items():
+            if path is not None and not isinstance(path, os.PathLike):  # Cog hands on any other string as it is
+                raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
+            inputs[name] = path and images.read_input(name, path)
+        return self.engine.resolve(Request(**inputs))
 
     def _save(self, result: Result) -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
@@ -174,7 +175,6 @@ def _progress_line() -> Progress:
     loop, context, began = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
 
     def progress(done: int, total: int) -> None:
-        line = tqdm.format_meter(done, total, time.perf_counter() - began)
-        loop.call_soon_threadsafe(print, line, context=context)
+        loop.call_soon_threadsafe(print, tqdm.format_meter(done, total, time.perf_counter() - began), context=context)
 
     return progress

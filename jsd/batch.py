@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -109,10 +109,10 @@ class Batch:
                 if error := self._step([ticket]):
                     self._fail(ticket, error)
 
-    def decode(self) -> list[Ticket]:
+    def decode(self, deliver: Callable[[Ticket], object]) -> None:
         """Decode up to `decode_batch` pictures, of the request that was denoised first and others of its latent shape.
 
-        Returns the tickets (requests) whose pictures are now all decoded and checked. The batch no longer holds them.
+        A ticket (request) whose pictures are now all decoded and checked leaves the batch and is given to `deliver`.
         """
         group = _of_one_shape(self.decoding)
         error = self._decode_pictures(group, self.decode_batch)
@@ -120,15 +120,13 @@ class Batch:
             error = self._decode_pictures(group[:1], 1)
         if error:
             self._fail(group[0], error)
-        judged = []
         for ticket in [ticket for ticket in group if ticket in self.decoding and not ticket.job.undecoded]:
             try:
                 in_halves(lambda _, ticket=ticket: sampling.judge(self.components, ticket.job), 1)
+                deliver(ticket)
                 self.remove(ticket)
-                judged.append(ticket)
             except Exception as error:  # noqa: BLE001 - it belongs to this request
                 self._fail(ticket, error)
-        return judged
 
     def remove(self, ticket: Ticket) -> None:
         for tickets in (self.active, self.decoding):

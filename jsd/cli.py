@@ -1,10 +1,6 @@
-"""The command line, `python -m jsd`.
+"""The command line, `python -m jsd`. With --help it lists its commands.
 
     python -m jsd generate -p "猫の肖像画 油絵" -i seed=1 -o out.png
-    python -m jsd generate -p "犬" -i image=@out.png -i prompt_strength=0.6 -o dog.png
-    python -m jsd weights pull
-    python -m jsd detect-watermark FILE...
-    python -m jsd train lora --help
 
 A mistake of the user ends with exit code 2 and a message on stderr. `script/predict` runs `generate`, whose options are
 those of `cog predict`.
@@ -161,7 +157,7 @@ def _detect(arguments: argparse.Namespace) -> int:
         try:
             with Image.open(path) as image:
                 detection = watermark.detect(image)
-        except (OSError, JSDError) as error:
+        except Exception as error:  # noqa: BLE001 - Pillow raises many classes of errors for broken files
             print(f"error: {path}: {error}", file=sys.stderr)
             exit_code = 2
             continue

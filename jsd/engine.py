@@ -6,7 +6,6 @@
 
 The loop of the thread admits requests from the queue, makes one denoising step, and decodes a few finished pictures. So
 no request waits for all the pictures of another one. The watermark needs no model and is written on a second thread.
-
 `future.cancel()` works until the future has ended, and frees the request's share of the UNet's batch before the next
 step. The engine is a plain thread because Cog may run `setup` and `predict` on different event loops.
 """
@@ -133,8 +132,7 @@ class Engine:
                 if batch.active:
                     batch.tick()
                 if batch.decoding:
-                    for ticket in batch.decode():
-                        self._sealer.submit(self._seal, ticket)
+                    batch.decode(lambda ticket: self._sealer.submit(self._seal, ticket))
         except Exception as error:  # noqa: BLE001 - a lost device, or a defect of the loop
             self.lost = released(error)
         with self._wake:

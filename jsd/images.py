@@ -1,5 +1,4 @@
 """Picture files: `read_picture` and `read_input` open them, `save` writes them with metadata, `read_metadata` reads it.
-
 PNG files hold the metadata in two text chunks: `metadata` is a JSON object, `parameters` has the same as plain lines.
 JPEG and WebP files hold the JSON object as UTF-8 in the EXIF tag ImageDescription.
 """

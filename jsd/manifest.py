@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,9 +77,16 @@ def begin_verification(folder: str | Path) -> Verification:
     check_defaults(folder, manifest.get("defaults", {}))
     large = {path for path in manifest["files"] if path.endswith(".safetensors")}
     _check_hashes(folder, manifest, manifest["files"].keys() - large)
-    thread = ThreadPoolExecutor(1, "jsd-verify")
-    hashes = thread.submit(_check_hashes, folder, manifest, large)
-    thread.shutdown(wait=False)  # it ends after its work
+    hashes: Future[None] = Future()
+
+    def check() -> None:
+        try:
+            hashes.set_result(_check_hashes(folder, manifest, large))
+        except Exception as error:  # noqa: BLE001 - `Verification.finish` raises it
+            hashes.set_exception(error)
+
+    # A daemon thread, so that a program that fails early can end at once.
+    threading.Thread(target=check, name="jsd-verify", daemon=True).start()
     return Verification(folder, manifest, hashes)
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPTextModel
+from transformers.utils import logging
 
 from jsd.errors import InputError, WeightsError
 from jsd.lora import merge_lora
-from jsd.manifest import MANIFEST, RESTORE, Verification, begin_verification, find_weights
+from jsd.manifest import MANIFEST, RESTORE, Verification, begin_verification, find_weights, read_json
 from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
 
@@ -29,6 +30,9 @@ PARTS = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
     "safety_checker": StableDiffusionSafetyChecker,
+}
+WEIGHT_FILES = {
+    part: f"{'diffusion_pytorch_' * issubclass(kind, ModelMixin)}model.safetensors" for part, kind in PARTS.items()
 }
 
 
@@ -74,13 +78,17 @@ def load(
         raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or switch it off (JSD_SAFETY_CHECKER)")
     models = {}
     for part in parts:
-        _check_config(folder, part, verification.config(f"{part}/config.json"))
+        _check_files(verification, part)
         # The autoencoder computes a third faster in this layout. The UNet does not.
         layout = torch.channels_last if part == "vae" else torch.preserve_format
         models[part] = read_part(folder, part, dtype).to(device, memory_format=layout)
     processor = None
     if safety_checker:
-        processor = CLIPImageProcessorPil(**verification.config("feature_extractor/preprocessor_config.json"))
+        config = verification.config("feature_extractor/preprocessor_config.json")
+        try:
+            processor = CLIPImageProcessorPil(**config)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"{folder / 'feature_extractor'}: {error}; {RESTORE}") from error
     if lora:
         merge_lora(models["unet"], Path(lora))
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
@@ -106,27 +114,33 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     Raises `WeightsError` if the part can't be read, or if a tensor is missing, left over or of another shape.
     """
     model_class, place = PARTS[part], folder / part
+    _check_config(place / "config.json")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one bar per part would fill a server's log
     try:
         model, info = model_class.from_pretrained(
             place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
         )
+        mapped = (place / WEIGHT_FILES[part]).is_file() and dtype in _stored_types(place / WEIGHT_FILES[part])
     except Exception as error:
         raise WeightsError(f"{place}: can't be loaded as {model_class.__name__}: {error}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := {str(key) for key in info.get(kind) or ()}:
             raise WeightsError(f"{place}: {len(keys)} {kind.replace('_', ' ')}, {min(keys)} first; convert it again")
-    if any(_stored_type(file) == dtype for file in place.glob("[!.]*.safetensors")):
-        # Tensors that needed no conversion are still mapped to the file, and would change with it.
+    if mapped:  # a tensor that needed no conversion is still mapped to the file, and would change with it
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
     return model.requires_grad_(False)
 
 
-def _stored_type(file: Path) -> torch.dtype | None:
-    """Return the dtype of a safetensors file's first tensor: float32, float16 or bfloat16, None for any other type."""
+def _stored_types(file: Path) -> set[torch.dtype | None]:
+    """Return the dtypes of a safetensors file's tensors. None stands for all but float32, float16 and bfloat16."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
-        return types.get(data.get_slice(next(iter(data.keys()))).get_dtype())
+        return {types.get(data.get_slice(name).get_dtype()) for name in data.keys()}  # noqa: SIM118
 
 
 def cell_of(vae: AutoencoderKL) -> int:
@@ -134,11 +148,20 @@ def cell_of(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def _check_config(folder: Path, part: str, config: dict[str, Any]) -> None:
-    """Raise `WeightsError` if a config names attention code on the hub, which transformers would download and run."""
-    for name, value in config.items():
-        if "attn_implementation" in name and "/" in str(value):
-            raise WeightsError(f"{folder / part / 'config.json'}: {name} names code on the hub; remove the setting")
+def _check_files(verification: Verification, part: str) -> None:
+    """Raise `WeightsError` unless a loader would read exactly a part's config and its one standard safetensors file."""
+    listed = {path for path in verification.manifest["files"] if path.startswith(f"{part}/")}
+    wanted = {f"{part}/config.json", f"{part}/{WEIGHT_FILES[part]}"}
+    if {path for path in listed if path.endswith((".json", ".safetensors"))} != wanted:
+        raise WeightsError(f"{verification.folder / part}: {', '.join(sorted(wanted))} are wanted; convert it again")
+
+
+def _check_config(file: Path) -> None:
+    """Raise `WeightsError` if a part's config names code or files that transformers would fetch or read."""
+    for name, value in read_json(file).items():
+        code = "attn_implementation" in name and isinstance(value, str) and value not in ("eager", "sdpa")
+        if code or (name in ("transformers_weights", "quantization_config") and value):
+            raise WeightsError(f"{file}: the setting {name} is not allowed; remove it")
 
 
 def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel, vae: AutoencoderKL) -> Defaults:

@@ -70,7 +70,6 @@ class Request:
     Picture i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are Pillow pictures of any mode and size;
     `images.read_input` reads them from files. White areas of the mask are repainted. `prompt_strength` says how much
     of `image` is changed, from 0 (nothing) to 1 (everything).
-
     `guidance_interval` limits guidance to a range of noise levels. A noise level is a timestep as a share of the
     training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
     (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).

@@ -2,7 +2,6 @@
 
 `prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
 may differ in timestep, scheduler and guidance, but not in latent size. `generate` runs the loop for one request.
-
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
 """

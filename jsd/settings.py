@@ -1,15 +1,4 @@
-"""The settings of a deployment, from environment variables. `load_components` and `make_engine` follow them.
-
-| variable | default | allowed |
-|---|---|---|
-| JSD_WEIGHTS | weights/japanese-stable-diffusion if it exists, else weights/embedded | a model folder |
-| JSD_DEVICE | cuda if there is a GPU, else cpu | a device of torch |
-| JSD_DTYPE | fp16 on a GPU, fp32 on a CPU | fp16, bf16, fp32 |
-| JSD_LORA | none | a .safetensors adapter for the UNet (`python -m jsd train lora`) |
-| JSD_SAFETY_CHECKER | on | on, off |
-| JSD_MAX_BATCH | 16 on a CPU, what fits on a GPU | UNet rows per call, 1 or more; a picture with guidance has two |
-| JSD_COMPILE | off | on (1), off (0): torch.compile of the UNet's blocks; on a GPU, takes minutes at the start |
-"""
+"""The settings of a deployment: the environment variables JSD_*, which the README lists ("Settings")."""
 
 from __future__ import annotations
 
@@ -68,11 +57,9 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 
     def finish() -> Components:
         import torch
-        from transformers.utils import logging
 
         from jsd import model
 
-        logging.disable_progress_bar()  # one bar per part would fill the log
         device = _device()
         name = dtype or ("fp32" if device.type == "cpu" else "fp16")
         watermark.package()  # imported now, so that a missing library shows before the first request

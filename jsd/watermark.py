@@ -1,12 +1,8 @@
 """The invisible watermark of a generated picture: `embed` writes it, `detect` finds it.
 
-The watermark has 1024 bits and uses the method dwtDctSvd of the package invisible-watermark. A block of 8 x 8 pixels
-carries one bit, in the blue-yellow channel U, where changes are least visible. A larger picture repeats the bits. Any
-copy of that package reads them: `WatermarkDecoder("bits", 1024).decode(bgr, "dwtDctSvd")`. The watermark survives
-another encoding (e.g. as JPEG) and scaling down and back, but neither cropping nor a change of size.
-
-A picture counts as marked if at least as many bits agree as happens by chance once in a million unmarked pictures.
-docs/watermark.md explains the design and has the figures.
+The watermark has 1024 bits, in the method dwtDctSvd of the package invisible-watermark: a block of 8 x 8 pixels
+carries one bit, in the blue-yellow channel U. The bits repeat in a larger picture. A picture counts as marked if at
+least as many bits agree as happens by chance once in a million unmarked pictures (figures: docs/watermark.md).
 """
 
 from __future__ import annotations

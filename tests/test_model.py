@@ -126,21 +126,45 @@ def test_a_hidden_file_is_never_read(tiny_copy):
     listed = json.loads((tiny_copy / "MANIFEST.json").read_text())
     del listed["files"][UNET]
     (tiny_copy / "MANIFEST.json").write_text(json.dumps(listed))
-    with pytest.raises(WeightsError, match="unet: .*no file named"):
+    with pytest.raises(WeightsError, match="unet: .* are wanted"):
         load(tiny_copy)
 
 
-def test_a_config_can_not_name_code_to_download(tiny_copy):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attn_implementation", "somebody/kernels"),
+        ("_attn_implementation", "flash_attention_2"),
+        ("transformers_weights", ".hidden.safetensors"),
+        ("quantization_config", {"quant_method": "torchao"}),
+    ],
+)
+def test_a_config_can_not_name_code_or_files_to_read(tiny_copy, name, value):
     config = tiny_copy / "text_encoder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"attn_implementation": "somebody/kernels"}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
     write_manifest(tiny_copy, name="tiny", defaults={})
-    with pytest.raises(WeightsError, match=r"text_encoder/config\.json: attn_implementation names code"):
+    with pytest.raises(WeightsError, match=rf"text_encoder/config\.json: the setting {name} is not allowed"):
         load(tiny_copy)
 
 
-def test_a_loaded_model_does_not_change_with_its_file(tiny_copy):
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("name", ["index.json", "other.safetensors"])
+def test_a_part_with_another_file_that_a_loader_might_read_is_refused(tiny_copy, part, name):
+    """An index may name files outside the folder, or pickles under other names."""
+    (weights,) = (tiny_copy / part).glob("*.safetensors")
+    file = weights.with_name(f"{weights.name}.index.json") if name == "index.json" else weights.with_name(name)
+    file.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "../../outside.safetensors"}}))
+    write_manifest(tiny_copy, name="tiny", defaults={})
+    with pytest.raises(WeightsError, match=f"{part}: .* are wanted"):
+        load(tiny_copy)
+
+
+@pytest.mark.parametrize("halves", [0, 1])
+def test_a_loaded_model_does_not_change_with_its_file(tiny_copy, halves):
     part = tiny_copy / "unet"
     tensors = {name: tensor.float() for name, tensor in load_file(tiny_copy / UNET).items()}
+    for name in sorted(tensors)[:halves]:
+        tensors[name] = tensors[name].half()
     save_file(tensors, tiny_copy / UNET, metadata={"format": "pt"})
     write_manifest(tiny_copy, name="tiny", defaults={})
     unet = load(tiny_copy).unet

@@ -141,9 +141,21 @@ def test_a_cancelled_prediction_is_not_drawn_to_its_end(predictor, capsys):
     assert predictor.engine.running == 0
 
 
-def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch):
+def test_a_prediction_without_pictures_does_not_wait_for_pictures_of_others(predictor):
+    go_on = threading.Event()
+    for _ in range(4):
+        predictor.readers.submit(go_on.wait, 30)
+    try:
+        assert len(draw(predictor, prompt="猫")) == 1
+    finally:
+        go_on.set()
+
+
+def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch, tmp_path):
     """The thread that resizes the pictures can't be stopped, so it ends after the prediction."""
     resolve, submitted, resolved = predictor.engine.resolve, [], threading.Event()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in.png")
+    inputs = defaults() | {"prompt": "猫", "num_inference_steps": 500, "image": tmp_path / "in.png"}
 
     def slow(request):
         time.sleep(0.3)
@@ -151,7 +163,7 @@ def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_dr
         return resolve(request)
 
     async def cancel_early():
-        task = asyncio.ensure_future(predictor.predict(**defaults() | {"prompt": "猫", "num_inference_steps": 500}))
+        task = asyncio.ensure_future(predictor.predict(**inputs))
         await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

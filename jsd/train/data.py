@@ -65,7 +65,7 @@ def find_shards(pattern: str) -> list[str]:
     `TrainingError` for a folder without *.tar. Whether the files of a pattern exist is not checked.
     """
     folder = Path(pattern)
-    urls = sorted(str(path) for path in folder.glob("*.tar")) if folder.is_dir() else expand_urls(pattern)
+    urls = sorted(str(path) for path in folder.glob("[!.]*.tar")) if folder.is_dir() else expand_urls(pattern)
     if not urls:
         raise TrainingError(f"{pattern}: no *.tar in this folder; name a folder or a pattern of webdataset shards")
     return urls

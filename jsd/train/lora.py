@@ -28,6 +28,7 @@ from jsd.errors import InputError, SampleError, TrainingError, shown
 from jsd.model import cell_of
 from jsd.train.diffusion import Denoiser
 from jsd.train.parts import load_parts
+from jsd.train.run_stage import positive
 from jsd.train.samples import IMAGES, caption_of, pixels_of
 from jsd.train.stages import noise_schedule, train_denoiser
 from jsd.train.trainer import Plan
@@ -40,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model to adapt")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="pictures and .txt captions")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors", help="where it is written")
-    parser.add_argument("--size", type=int, help="width and height in pixels; default: the model's native size")
-    parser.add_argument("--rank", type=int, default=8, help="of the adapter's matrices (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=500, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=4, help="pictures per step (default: %(default)s)")
+    parser.add_argument("--size", type=positive, help="width and height in pixels; default: the model's native size")
+    parser.add_argument("--rank", type=positive, default=8, help="of the adapter's matrices (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, default=500, help="default: %(default)s")
+    parser.add_argument("--batch", type=positive, default=4, help="pictures per step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="the peak of the learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -91,7 +92,7 @@ def read_folder(folder: Path, size: int) -> tuple[torch.Tensor, list[str], list[
 
     Raises `TrainingError` if the folder has no pictures, or if a picture can't be read or has no caption.
     """
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower().lstrip(".") in IMAGES)
+    files = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower().lstrip(".") in IMAGES)
     if not files:
         raise TrainingError(f"{folder}: no pictures (.{', .'.join(IMAGES)}) here")
     pixels, captions = [], []

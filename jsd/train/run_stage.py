@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer", type=Path, help="the tokenizer of a new text encoder (python -m jsd train tokenizer)")
     add("--shards", required=True, help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
     add("--out", type=Path, required=True, help="where checkpoints, curve and samples are written")
-    add("--steps", type=_positive, required=True, help="of the whole run")
-    add("--batch", type=_positive, default=8, help="pictures per process and batch (default: %(default)s)")
-    add("--accumulate", type=_positive, default=1, help="batches per process and step (default: %(default)s)")
-    add("--size", type=_positive, default=512, help="width and height in pixels (default: %(default)s)")
+    add("--steps", type=positive, required=True, help="of the whole run")
+    add("--batch", type=positive, default=8, help="pictures per process and batch (default: %(default)s)")
+    add("--accumulate", type=positive, default=1, help="batches per process and step (default: %(default)s)")
+    add("--size", type=positive, default=512, help="width and height in pixels (default: %(default)s)")
     add("--lr", type=float, help="the peak of the learning rate; the default depends on the stage")
     add("--warmup", type=int, default=500, help="steps until the peak of the learning rate (default: %(default)s)")
     add(
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=4,
         help="processes that read pictures, per training process (default: %(default)s)",
     )
-    add("--save-every", type=_positive, default=1000, help="steps between checkpoints (default: %(default)s)")
+    add("--save-every", type=positive, default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
     add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
     add("--prompts", type=Path, help="a file of prompts to draw at every checkpoint, one per line; empty: none")
@@ -200,7 +200,7 @@ def _digest(urls: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(Path(url).name for url in urls).encode()).hexdigest()[:16]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from 1 is wanted")
     return int(text)

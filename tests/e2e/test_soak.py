@@ -7,11 +7,11 @@ from tests.server import ROOT
 
 
 def test_a_short_soak_draws_every_picture_right_and_leaves_nothing_behind():
-    command = [ROOT / "script" / "soak", "--predictions", "80", "--rest", "2"]
+    command = [ROOT / "script" / "soak", "--predictions", "40", "--rest", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
-    assert (report["predictions"], report["wrong"]) == (80, 0)
+    assert (report["predictions"], report["wrong"]) == (40, 0)
     assert abs(report["fd_growth"]) <= 8
     assert abs(report["thread_growth"]) <= 8
     assert report["rss_growth"] < 0.3

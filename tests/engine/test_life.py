@@ -58,6 +58,25 @@ def test_closing_cancels_every_request(spied):
         engine.submit(CAT)
 
 
+def test_a_lost_device_leaves_a_finished_request_its_result(spied, monkeypatch):
+    judge = sampling.judge
+
+    def fail_for_the_second(components, job):
+        if job.request.seed == 2:
+            raise LOST
+        judge(components, job)
+
+    monkeypatch.setattr(sampling, "judge", fail_for_the_second)
+    engine = Engine(spied, max_batch_rows=8, decode_batch=2)
+    spy = hold(engine)
+    first, second = (engine.submit(replace(CAT, seed=seed)) for seed in (1, 2))
+    spy.gate.set()
+    assert len(first.result(SECONDS).images) == 1
+    with pytest.raises(EngineLostError):
+        second.result(SECONDS)
+    engine.close()
+
+
 @pytest.mark.parametrize("stage", ["prepare", "predict", "decode_next", "judge"])
 def test_a_lost_device_fails_every_request_and_is_reported(spied, monkeypatch, stage):
     reported = []
