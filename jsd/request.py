@@ -73,7 +73,6 @@ class Request:
     `guidance_interval` limits guidance to a range of noise levels. A noise level is a timestep as a share of the
     training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
     (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
-
     `None` means the model's own value. For `width` and `height` it means the size of `image`, if there is one. For
     `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits.
     """
