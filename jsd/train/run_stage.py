@@ -65,12 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-snr", type=float, help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
     add("--ema", type=float, default=0.9999, help="the largest decay of the averaged weights (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
-    add(
-        "--workers",
-        type=int,
-        default=4,
-        help="processes that read pictures, per training process (default: %(default)s)",
-    )
+    workers = "processes that read pictures, per training process; 0: the training process (default: %(default)s)"
+    add("--workers", type=int, choices=range(65), metavar="WORKERS", default=4, help=workers)
     add("--save-every", type=positive, default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
     add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
@@ -91,7 +87,10 @@ def run(arguments: argparse.Namespace) -> None:
     settings["urls"] = _digest(urls)
     check_same_run(arguments.out, arguments.stage, settings)
     parts = load_parts(arguments.stage, arguments.model, arguments.tokenizer)
-    prompts = arguments.prompts.read_text("utf-8").splitlines() if arguments.prompts else PROMPTS
+    try:
+        prompts = arguments.prompts.read_text("utf-8").splitlines() if arguments.prompts else PROMPTS
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"--prompts: {arguments.prompts} is not UTF-8 ({error}); save it as UTF-8") from None
     prompts = [prompt for prompt in prompts if prompt.strip()]
     for prompt in prompts:  # so that a bad prompt is not found only at the first checkpoint
         Request(prompt).resolve(_defaults(parts, arguments.size))
@@ -201,6 +200,7 @@ def _digest(urls: Sequence[str]) -> str:
 
 
 def positive(text: str) -> int:
+    """Parse a whole number from 1, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from 1 is wanted")
     return int(text)
