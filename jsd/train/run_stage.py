@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ema", type=float, default=0.9999, help="the largest decay of the averaged weights (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     workers = "processes that read pictures, per training process; 0: the training process (default: %(default)s)"
-    add("--workers", type=int, choices=range(65), metavar="WORKERS", default=4, help=workers)
+    add("--workers", type=partial(positive, least=0), default=4, help=workers)
     add("--save-every", type=positive, default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
     add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
@@ -199,8 +200,8 @@ def _digest(urls: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(Path(url).name for url in urls).encode()).hexdigest()[:16]
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from 1 is wanted")
+def positive(text: str, least: int = 1) -> int:
+    """Parse a whole number from `least` on, for argparse."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from {least} is wanted")
     return int(text)
