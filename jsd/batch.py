@@ -52,7 +52,6 @@ class Batch:
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
     samples in a UNet call and, unless there is only one ticket, the `rows` of all tickets. `decode_batch` limits the
     pictures decoded in one call. None: `jsd.device` chooses. If memory is short, a call is tried with half as many.
-
     An error of one request ends only that request. If the GPU is lost, the method that notices it raises the error.
     """
 

@@ -34,7 +34,6 @@ TRAIN_COMMANDS = {
 
 class CommandParser(argparse.ArgumentParser):
     """The argparse parser of one command. With `module`, the command is implemented in that module.
-
     The module is imported only when its command is chosen, because that takes seconds and may need packages (those of
     `script/bootstrap EXTRA`). It defines `add_arguments(parser)`, and `run(arguments)`, which returns the exit code.
     """

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent / "weights"
 MANIFEST = "MANIFEST.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 READ_BY_LOADERS = (".safetensors", ".json", ".model", ".txt")
+PIECE = 1 << 24  # bytes; with small pieces the thread waits for the interpreter while another thread imports
 RESTORE = "restore the folder from its source"
 
 
@@ -69,7 +70,6 @@ class Verification:
 
 def begin_verification(folder: str | Path) -> Verification:
     """Check a model folder, but leave the hashes of its weight files to a thread. Returns the running `Verification`.
-
     Hashing gigabytes takes seconds. Meanwhile the caller can import libraries. Raises `WeightsError` like `verify`.
     """
     folder = Path(folder)
@@ -166,5 +166,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def sha256(file: Path) -> str:
     """Return the sha256 of a file, as hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE))
+    with file.open("rb", buffering=0) as stream:
+        while count := stream.readinto(piece):
+            digest.update(piece[:count])
+    return digest.hexdigest()

@@ -110,7 +110,6 @@ def load(
 
 def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     """Load one part of a model, e.g. "unet", from a diffusers folder, in evaluation mode, without gradients.
-
     Raises `WeightsError` if the part can't be read, or if a tensor is missing, left over or of another shape.
     """
     model_class, place = PARTS[part], folder / part
