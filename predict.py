@@ -5,33 +5,41 @@ those of `jsd.request`.
 """
 
 import asyncio
-import contextvars
+import io
 import os
+import shutil
 import time
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cog
 from cog import BasePredictor, Input, Path
-from tqdm import tqdm
 
-from cog_folders import PredictionFolders, leave
 from jsd import images, settings
-from jsd.errors import InputError, shown
-from jsd.request import Progress, Request
+from jsd.errors import InputError
+from jsd.request import Request
 from jsd.result import Result
+from serving.folders import PredictionFolders
+from serving.pictures import fetch
+from serving.progress import progress_line
+from serving.slots import Slots, end_server
 
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
-        self.engine = settings.make_engine(on_lost=partial(leave, os.getppid()))
+        self.addresses = settings.input_urls()
+        self.slots = Slots(partial(end_server, os.getppid()))
+        self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
         self.folders = PredictionFolders()
 
     def healthcheck(self) -> bool:
-        """Whether the engine can still draw pictures. If not, the server ends itself some seconds later."""
-        return self.engine.lost is None
+        """Return True, or raise `ServerEndsError` with the reason, which Cog's health answer quotes."""
+        self.slots.check()
+        return True
 
     @cog.concurrent(max=32)
     async def predict(
@@ -120,10 +128,9 @@ class Predictor(BasePredictor):
         """Draw the pictures asked for. Returns one file for each, without those that the safety checker holds back."""
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
-        with self.folders.prediction():
+        with self.slots.prediction(), self.folders.prediction():
             make_request = partial(
-                self._make_request,
-                {"image": image, "mask": mask},
+                Request,
                 prompt=prompt,
                 negative_prompt=negative_prompt,
                 width=width,
@@ -137,29 +144,35 @@ class Predictor(BasePredictor):
                 output_quality=output_quality,
                 prompt_strength=prompt_strength,
             )
-            if image is None and mask is None:
-                request = make_request()
-            else:  # reading and resizing take long
-                request = await asyncio.get_running_loop().run_in_executor(self.readers, make_request)
+            request = await self._with_pictures(make_request, {"image": image, "mask": mask})
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
-            result = await asyncio.wrap_future(self.engine.submit(request, _progress_line()))
+            result = await asyncio.wrap_future(self.engine.submit(request, progress_line()))
             return await asyncio.to_thread(self._save, result)
 
-    def _make_request(self, pictures: dict[str, Path | None], **inputs: object) -> Request:
-        """Read the pictures from Cog's temporary files, and make the resolved request. Raises `InputError`."""
-        for name, path in pictures.items():
-            if path is not None and not isinstance(path, os.PathLike):  # Cog hands on any other string as it is
-                raise InputError(name, f"{shown(path)} was given; a data URI or the address of a picture is wanted")
-            inputs[name] = path and images.read_input(name, path)
-        return self.engine.resolve(Request(**inputs))
+    async def _with_pictures(self, make_request: Callable[..., Request], uris: dict[str, str | None]) -> Request:
+        """Fetch the pictures, and return the resolved request with them. "" means none. Raises `InputError`."""
+        files = {name: io.BytesIO(await fetch(name, uri, self.addresses)) for name, uri in uris.items() if uri}
+
+        def resolve() -> Request:
+            pictures = {name: images.read_input(name, file) for name, file in files.items()}
+            return self.engine.resolve(make_request(**pictures))
+
+        if not files:
+            return resolve()
+        return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
 
     def _save(self, result: Result) -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
         began = time.perf_counter()
         folder, request = self.folders.new(), result.request
-        files = [folder / f"out-{i}.{request.output_format}" for i in range(len(result.images))]
-        for i, file in enumerate(files):
-            images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
+        # Uploaded files (--upload-url) go by their names, so no two may share one.
+        files = [folder / f"{uuid.uuid4().hex}-{i}.{request.output_format}" for i in range(len(result.images))]
+        try:
+            for i, file in enumerate(files):
+                images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # the disk may be full
+            raise
         encode = time.perf_counter() - began
         for name, value in result.metrics(encode=encode).items():
             self.record_metric(name, value)
@@ -167,14 +180,6 @@ class Predictor(BasePredictor):
         return [Path(file) for file in files]
 
 
-def _progress_line() -> Progress:
-    """Return a callback that prints progress into the prediction's log in tqdm's format, for Replicate's clients.
-
-    The engine's thread calls it. It prints in this prediction's context, by which Cog tells whose log a line is for.
-    """
-    loop, context, began = asyncio.get_running_loop(), contextvars.copy_context(), time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(print, tqdm.format_meter(done, total, time.perf_counter() - began), context=context)
-
-    return progress
+# Cog fetches what is annotated as a Path at run time, without limits. `fetch` has some, so it gets the URIs. Cog's
+# parser reads the text above.
+Predictor.predict.__annotations__ |= {"image": str | None, "mask": str | None}

@@ -60,11 +60,11 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     return image.convert("RGB")
 
 
-def read_input(name: str, path: str | Path) -> Image.Image:
+def read_input(name: str, file: str | Path | BinaryIO) -> Image.Image:
     """Read the file for the request's input `name`: "image" as RGB, "mask" as greyscale. Raises `InputError`."""
     try:
         # Transparent parts of a mask count as black, because nobody painted them white.
-        return read_picture(path, "black").convert("L") if name == "mask" else read_picture(path)
+        return read_picture(file, "black").convert("L") if name == "mask" else read_picture(file)
     except PictureError as error:
         raise InputError(name, f"{error}; a whole png, jpeg or webp picture is wanted") from None
 

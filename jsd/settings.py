@@ -126,6 +126,11 @@ def max_batch_rows() -> int | None:
     return int(rows)
 
 
+def input_urls() -> bool:
+    """Whether a server fetches pictures from addresses that clients give: JSD_INPUT_URLS. Raises `SettingError`."""
+    return _choice("JSD_INPUT_URLS", "on", ("on", "off")) == "on"
+
+
 def _choice(name: str, default: str | None, allowed: object) -> str | None:
     value = os.environ.get(name) or default
     if value is not default and value not in allowed:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 250  # lines
-SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py")
+SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py")
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
@@ -24,12 +24,12 @@ LAYERS = [
     ("jsd.sampling", "jsd.genuine"),
     ("jsd.batch",),
     ("jsd.engine", "jsd.train"),
-    ("jsd.settings", "cog_folders", "japanese_stable_diffusion"),
+    ("jsd.settings", "serving", "japanese_stable_diffusion"),
     ("jsd.cli", "predict"),
     ("jsd.__main__", "embedded"),
 ]
 # package: the only modules that import it
-ONLY = {"cog": {"predict"}, "coglet": {"cog_folders"}}
+ONLY = {"cog": {"predict"}, "coglet": {"serving.slots"}}
 
 
 def name_of(file: Path) -> str:

@@ -1,9 +1,9 @@
 """The Cog adapter in this process: its inputs reach the picture, and its errors name the input or the file."""
 
 import asyncio
+import errno
 import inspect
 import os
-import pickle
 import threading
 import time
 from pathlib import Path
@@ -15,7 +15,8 @@ from PIL import Image
 
 import predict
 from jsd import errors, images
-from tests.fakes import Trap, flip_last_bit
+from serving.slots import ServerEndsError
+from tests.server import as_uri, to_uri
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def predictor(tiny_folder, monkeypatch):
     yield predictor
     predictor.engine.close()
     predictor.folders.close()
+    predictor.slots.close()
 
 
 def defaults() -> dict:
@@ -84,8 +86,8 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
         ({"num_inference_steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),
-        ({"image": Path(__file__)}, "image: not a png, jpeg or webp file"),
-        ({"mask": Path(__file__)}, "mask: not a png, jpeg or webp file"),
+        ({"image": "data:,text"}, "image: not a png, jpeg or webp file"),
+        ({"mask": "data:,text"}, "mask: not a png, jpeg or webp file"),
         ({"image": __file__}, "image: .* was given; a data URI or the address of a picture is wanted"),
         ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
     ],
@@ -95,12 +97,11 @@ def test_a_bad_input_raises_an_error_that_names_it(predictor, inputs, message):
         draw(predictor, **inputs)
 
 
-def test_inpainting_repaints_only_the_white_part_of_the_mask(predictor, tmp_path):
+def test_inpainting_repaints_only_the_white_part_of_the_mask(predictor):
     (first,) = draw(predictor, prompt="猫", seed=5)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (32, 0, 64, 64))
-    mask.save(tmp_path / "mask.png")
-    given = {"image": first, "mask": tmp_path / "mask.png", "prompt_strength": 1}
+    given = {"image": to_uri(first.read_bytes()), "mask": as_uri(mask), "prompt_strength": 1}
     one, other = (
         np.asarray(Image.open(draw(predictor, prompt=prompt, **given)[0]), int) for prompt in ("犬 油絵", "富士山")
     )
@@ -151,11 +152,41 @@ def test_a_prediction_without_pictures_does_not_wait_for_pictures_of_others(pred
         go_on.set()
 
 
-def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch, tmp_path):
+def test_an_empty_string_is_no_picture(predictor):
+    """Forms send one for what was left empty."""
+    assert len(draw(predictor, prompt="猫", image="", mask="")) == 1
+
+
+def test_addresses_of_pictures_can_be_switched_off(predictor):
+    predictor.addresses = False
+    with pytest.raises(errors.InputError, match="image: this server fetches no addresses .*JSD_INPUT_URLS=off"):
+        draw(predictor, image="http://127.0.0.1:1/cat.png")
+
+
+def test_no_two_files_share_a_name(predictor):
+    """Cog uploads files by their names alone."""
+    names = [path.name for _ in range(2) for path in draw(predictor, prompt="猫", num_outputs=2)]
+    assert len(set(names)) == 4
+
+
+def test_nothing_is_left_of_pictures_that_can_not_all_be_written(predictor, monkeypatch):
+    save = images.save
+
+    def fill_the_disk(image, path, *arguments):
+        if path.name.endswith("-1.png"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(image, path, *arguments)
+
+    monkeypatch.setattr(images, "save", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        draw(predictor, prompt="猫", num_outputs=2)
+    assert list(predictor.folders.root.iterdir()) == []
+
+
+def test_a_prediction_that_is_cancelled_while_its_pictures_are_resized_is_not_drawn(predictor, monkeypatch):
     """The thread that resizes the pictures can't be stopped, so it ends after the prediction."""
     resolve, submitted, resolved = predictor.engine.resolve, [], threading.Event()
-    Image.new("RGB", (64, 64)).save(tmp_path / "in.png")
-    inputs = defaults() | {"prompt": "猫", "num_inference_steps": 500, "image": tmp_path / "in.png"}
+    inputs = defaults() | {"prompt": "猫", "num_inference_steps": 500, "image": as_uri(Image.new("RGB", (64, 64)))}
 
     def slow(request):
         time.sleep(0.3)
@@ -197,48 +228,7 @@ def test_the_predictor_is_healthy_until_nothing_can_be_drawn(predictor, monkeypa
     with pytest.raises(errors.EngineLostError, match="illegal memory access.*started again"):
         draw(predictor, prompt="猫")
     predictor.engine.close()
-    assert not predictor.healthcheck()
+    for call in (predictor.healthcheck, lambda: draw(predictor, prompt="猫")):
+        with pytest.raises(ServerEndsError, match="illegal memory access.*this server ends by itself"):
+            call()
     assert "this server ends" in capsys.readouterr().out
-    with pytest.raises(errors.EngineLostError, match="started again"):
-        draw(predictor, prompt="猫")
-
-
-@pytest.mark.parametrize("harm", ["truncated", "one bit", "deleted", "pickle under its name", "pickle in its place"])
-def test_the_setup_fails_for_harmed_weights_and_names_the_file(tiny_copy, tmp_path, monkeypatch, harm):
-    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_copy))
-    file = tiny_copy / "unet" / "diffusion_pytorch_model.safetensors"
-    size = file.stat().st_size
-    if harm == "truncated":
-        os.truncate(file, size - 1)
-    elif harm == "one bit":
-        flip_last_bit(file)
-    elif harm == "pickle under its name":
-        file.write_bytes(pickle.dumps(Trap(tmp_path / "trap")).ljust(size, b"\0"))
-    else:
-        file.unlink()
-    if harm == "pickle in its place":
-        file = file.with_suffix(".bin")
-        file.write_bytes(pickle.dumps(Trap(tmp_path / "trap")))
-    with pytest.raises(errors.WeightsError, match=str(file)):
-        predict.Predictor().setup()
-    assert not (tmp_path / "trap").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("JSD_WEIGHTS", "/nowhere/at/all", "/nowhere/at/all: no such folder"),
-        ("JSD_DTYPE", "fp8", "JSD_DTYPE: 'fp8' was given; allowed are fp16, bf16, fp32"),
-        pytest.param(
-            "JSD_DEVICE",
-            "cuda",
-            "JSD_DEVICE: 'cuda' can't be used",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
-    ],
-)
-def test_the_setup_fails_for_a_wrong_setting_and_names_it(tiny_folder, monkeypatch, name, value, message):
-    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
-    monkeypatch.setenv(name, value)
-    with pytest.raises(errors.JSDError, match=message):
-        predict.Predictor().setup()

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cog_folders import COG_FOLDERS, EVERY_SECONDS, KEEP_SECONDS
 from jsd.manifest import find_weights
 from jsd.request import SCHEDULER_NAMES
+from serving.folders import COG_FOLDERS, EVERY_SECONDS, KEEP_SECONDS
 from tests.server import Server, as_uri, picture, start_server
 
 PROMPTS = ("猫の肖像画 油絵", "サラリーマン 油絵", "富士山 水彩画", "東京タワー", "赤い背景の寿司", "犬", "桜 ドット絵")

@@ -1,0 +1,1 @@
+"""What serving through Cog needs beside `predict.py`: pictures that come in, slots, temporary folders, health."""

@@ -1,0 +1,192 @@
+"""Remove the files that Cog's server leaves behind.
+
+Cog reads the files of a prediction after `predict` has returned, and does not say when it has finished. For every
+prediction it also makes a folder, `/tmp/coglet/predictions/ID`, and never removes it. All of Cog's servers on a machine
+share that place, and clients choose the id.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+KEEP_SECONDS = 120  # after the end of a prediction
+STRAY_SECONDS = 3600  # for the folders of servers that were killed
+EVERY_SECONDS = 10
+COG_FOLDERS = Path("/tmp/coglet/predictions")
+PREFIX = "jsd-predictions-"
+ID = "_coglet_prediction_id"  # the context variable in which Cog's server keeps the id of a prediction
+SERVER = b"cog.server.http"  # an argument of every Cog server's process
+
+
+class PredictionFolders:
+    """Makes folders for the files of predictions. A thread removes each `keep_seconds` after its last change.
+
+    It also removes Cog's folder of a prediction, `keep_seconds` after the prediction's end. What requests left there
+    that never became a prediction goes at the same age, but only while no other Cog server runs on this machine: the
+    folder might be the other's. `now()` tells the time.
+    """
+
+    def __init__(
+        self,
+        keep_seconds: float = KEEP_SECONDS,
+        every_seconds: float = EVERY_SECONDS,
+        cog_folders: Path = COG_FOLDERS,
+        now: Callable[[], float] = time.time,
+    ):
+        self.keep_seconds, self.cog_folders, self.now = keep_seconds, cog_folders, now
+        self.root = self._make_root()
+        self._lock = threading.Lock()  # guards _running and _ended
+        self._running: Counter[Path] = Counter()
+        self._ended: dict[Path, float] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(every_seconds,), name="jsd-folders", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    @contextlib.contextmanager
+    def prediction(self) -> Iterator[None]:
+        """Context manager to run a prediction in. Notes its end, so that Cog's folder for it can be removed later."""
+        folder = folder_of(prediction_id(), self.cog_folders)
+        # An old folder is not this prediction's: another server may be drawing under the same id.
+        ours = folder in self._ended or age(folder, self.now()) < self.keep_seconds
+        with self._lock:
+            self._running[folder] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[folder] -= 1
+                self._running += Counter()  # drops those at zero
+                if folder and ours:
+                    self._ended[folder] = self.now()
+
+    def new(self) -> Path:
+        """Make a new folder for the files of one prediction, and return its path."""
+        if not self.root.is_dir():  # a cleaner of temporary files has removed it
+            self.root = self._make_root()
+        return Path(tempfile.mkdtemp(dir=self.root))
+
+    def remove_old(self) -> None:
+        """Remove our folders `keep_seconds` after their last change, and those of Cog as the class's text says."""
+        before = self.now() - self.keep_seconds
+        remove_older(self.root, before)
+        if not is_ours(self.cog_folders):
+            return
+        with self._lock:
+            old = [folder for folder, ended in self._ended.items() if ended < before and folder not in self._running]
+            for folder in old:
+                del self._ended[folder]
+                self._remove(folder)
+            known = {
+                folder.relative_to(self.cog_folders).parts[0] for folder in {*self._running, *self._ended} if folder
+            }
+        if not other_servers():
+            remove_older(self.cog_folders, before, keep=known)
+
+    def close(self) -> None:
+        """End the thread, and remove the folders that `new` made and Cog's folders of ended predictions."""
+        self._closed.set()
+        self._thread.join()
+        shutil.rmtree(self.root, ignore_errors=True)
+        if is_ours(self.cog_folders):
+            for folder in self._ended:
+                self._remove(folder)
+        atexit.unregister(self.close)
+
+    def _remove(self, folder: Path) -> None:
+        """Remove one of Cog's folders, and those above it that are empty then: an id can be `a/b`."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents:
+            if parent == self.cog_folders:
+                break
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+    def _run(self, every_seconds: float) -> None:
+        remove_roots(self.now() - STRAY_SECONDS)
+        while not self._closed.wait(every_seconds):
+            self.remove_old()
+
+    @staticmethod
+    def _make_root() -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+
+
+def prediction_id() -> str | None:
+    """Return the id of the current prediction, None outside Cog's server."""
+    return next((value for variable, value in contextvars.copy_context().items() if variable.name == ID), None)
+
+
+def folder_of(identifier: str | None, root: Path) -> Path | None:
+    """Return the folder in `root` that Cog makes for an id, None if it would lie elsewhere or be `root` itself."""
+    parts = (identifier or "").split("/")
+    return None if {"", ".", ".."} & set(parts) else root.joinpath(*parts)
+
+
+def age(folder: Path | None, now: float) -> float:
+    """Return the seconds since a folder's last change, infinity if there is none."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: an id with a NUL
+        if folder:
+            return now - folder.lstat().st_mtime
+    return float("inf")
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder and its parent are real folders of this user, and not links to somewhere else."""
+    for path in (folder, folder.parent):
+        try:
+            status = path.lstat()
+        except OSError:
+            return False
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            return False
+    return True
+
+
+def other_servers() -> bool:
+    """Whether a Cog server runs here that is not this process's parent. Without /proc (macOS): True, to be careful."""
+    mine = {str(os.getpid()), str(os.getppid())}
+    processes = [path for path in Path("/proc").glob("[0-9]*") if path.name not in mine]
+    for process in processes:
+        with contextlib.suppress(OSError):  # it has ended
+            if SERVER in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return not processes and not Path("/proc/self").exists()
+
+
+def remove_older(root: Path, when: float, keep: set[str] = frozenset()) -> None:
+    """Remove this user's folders in `root`, without those named in `keep`, that were last changed before `when`.
+
+    `when` is a time in seconds, as of `time.time`. A folder that can't be removed stays.
+    """
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                old = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and status.st_mtime < when
+                if old and entry.name not in keep:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def remove_roots(when: float) -> None:
+    """Remove what killed servers left: the folders of `PredictionFolders` last changed before `when`, of no process."""
+    place = Path(tempfile.gettempdir())
+    running = {path.name for path in place.glob(f"{PREFIX}*-*") if lives(path.name.removeprefix(PREFIX).split("-")[0])}
+    others = {path.name for path in place.iterdir() if not path.name.startswith(PREFIX)}
+    remove_older(place, when, keep=running | others)
+
+
+def lives(process: str) -> bool:
+    """Whether another process has this id. An id of this process is a dead one's: containers count from 1 again."""
+    return process.isdecimal() and int(process) != os.getpid() and Path(f"/proc/{process}").exists()

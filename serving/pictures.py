@@ -1,0 +1,91 @@
+"""Fetch the pictures that a request sends, as data URIs or addresses, with limits.
+
+Cog would do this by itself, but without limits: an address may take any time and any space and can't be cancelled, and
+files stay on the disk when a request fails (docs/cog-reports.md). Here nothing is written, and a cancelled prediction
+closes its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from urllib.parse import unquote_to_bytes
+
+import httpx2
+
+from jsd.errors import InputError, shown
+
+MAX_BYTES = 32 * 2**20  # of what comes from an address; Cog's limit for a request is 100 MB
+SECONDS = 60  # for an address, from the first byte to the last
+STILL_SECONDS = 10  # for a connection, and between two of its bytes
+REDIRECTS = 5
+URLSAFE = bytes.maketrans(b"-_", b"+/")
+
+
+async def fetch(name: str, uri: str, addresses: bool) -> bytes:
+    """Return the bytes that a data URI holds, or those at an http(s) address, if `addresses` are allowed.
+
+    Raises `InputError` about the input `name` if the URI is neither, can't be decoded or fetched, or passes a limit.
+    """
+    scheme = uri.partition(":")[0].lower()
+    if scheme == "data":
+        return await asyncio.to_thread(decode, name, uri)
+    if scheme not in ("http", "https"):
+        raise InputError(name, f"{shown(uri)} was given; a data URI or the address of a picture is wanted")
+    if not addresses:
+        raise InputError(name, "this server fetches no addresses (JSD_INPUT_URLS=off); send the picture as a data URI")
+    return await _download(name, uri)
+
+
+def decode(name: str, uri: str) -> bytes:
+    """Return the bytes in a data URI (RFC 2397), with either alphabet of base64 (RFC 4648). Raises `InputError`."""
+    head, comma, text = uri.partition(",")
+    if not comma:
+        raise InputError(name, f"{shown(uri)} is no data URI: it has no comma")
+    data = unquote_to_bytes(text)
+    if not head.rstrip().lower().endswith(";base64"):
+        return data
+    data = data.translate(URLSAFE, b" \t\r\n").rstrip(b"=")
+    try:
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except ValueError:
+        raise InputError(name, "its base64 is broken; send the whole file as data:image/png;base64,...") from None
+
+
+async def _download(name: str, address: str) -> bytes:
+    named = shown(address.partition("?")[0])  # what follows may be a key
+    # A compressed answer could be a thousand times as large as what is sent.
+    headers = {"accept-encoding": "identity"} | (
+        {"user-agent": os.environ["COG_USER_AGENT"]} if os.environ.get("COG_USER_AGENT") else {}
+    )
+    options = {"follow_redirects": True, "max_redirects": REDIRECTS, "timeout": STILL_SECONDS, "headers": headers}
+    try:
+        async with (
+            asyncio.timeout(SECONDS),
+            httpx2.AsyncClient(**options) as client,
+            client.stream("GET", address) as answer,
+        ):
+            return await _body(name, named, answer)
+    except InputError:
+        raise
+    except TimeoutError:
+        raise InputError(name, f"{named} took more than {SECONDS} seconds") from None
+    except Exception as error:  # noqa: BLE001  addresses are wrong in many ways, and so are servers
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        reason = str(error) or type(error).__name__
+        raise InputError(name, f"{named} can't be fetched ({reason}); try a data URI") from None
+
+
+async def _body(name: str, named: str, answer: httpx2.Response) -> bytes:
+    if answer.status_code != httpx2.codes.OK:
+        raise InputError(name, f"{named} answers {answer.status_code} {answer.reason_phrase}; a picture is wanted")
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise InputError(name, f"{named} sends compressed data, which is not read; try a data URI")
+    data = bytearray()
+    async for chunk in answer.aiter_raw():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise InputError(name, f"{named} is larger than {MAX_BYTES // 2**20} MB, the most that is fetched")
+    return bytes(data)

@@ -1,0 +1,97 @@
+"""Run a server, and start it anew after a death: `script/serve` does this, in a container the restart policy does.
+
+    python -m serving.supervisor HOST PORT COMMAND...
+
+A server that has ended, or that has said for half a minute that it can't draw, is started again. One that ends before
+it was ever ready is broken: it is tried a few times if an earlier one was ready, and not at all if none was. SIGTERM,
+SIGINT and SIGHUP are handed to the server and end the supervisor with it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from serving import health
+
+CHECK_SECONDS = 10
+START_SECONDS = 1  # between two checks of a server that is not ready yet
+ILL_CHECKS = 3  # in a row, and the server is ended
+END_SECONDS = 60  # what it draws is finished in this time, else it is killed
+BROKEN_STARTS = 3  # in a row, and the supervisor gives up
+QUICK_DEATH = 60  # seconds; after one the next start waits, each time twice as long
+LONGEST_PAUSE = 30
+
+
+class Supervisor:
+    """Runs `command`, a server that listens on `host` and `port`, until it is told to stop."""
+
+    def __init__(self, host: str, port: int, command: list[str]):
+        self.host, self.port, self.command = host, port, command
+        self._process: subprocess.Popen | None = None
+        self._stopping = threading.Event()
+        self._ready = False  # whether the server that runs has been seen ready
+
+    def run(self) -> int:
+        """Run servers until `stop` is called or none can be started. Returns the last one's exit code, 1 if killed."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self.stop)
+        was_ready, broken, pause = False, 0, 0
+        while True:
+            began = time.monotonic()
+            code = self._run_once()
+            if self._stopping.is_set():
+                return code
+            was_ready = was_ready or self._ready
+            broken = 0 if self._ready else broken + 1
+            if not was_ready or broken >= BROKEN_STARTS:
+                say(f"the server ended with code {code} before it was ready; the lines above say why")
+                return code or 1
+            quick = time.monotonic() - began < QUICK_DEATH
+            pause = min(2 * pause + 1, LONGEST_PAUSE) if quick else 0
+            say(f"the server has ended with code {code}; it is started again in {pause} seconds")
+            if self._stopping.wait(pause):
+                return code
+
+    def stop(self, number: int, frame: object = None) -> None:
+        """Hand a signal to the server, after whose end `run` returns. The second call kills the server."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL if self._stopping.is_set() else number)
+        self._stopping.set()
+
+    def _run_once(self) -> int:
+        """Start the server and watch it until it has ended. Returns its exit code, 1 if a signal has ended it."""
+        self._ready, ill = False, 0
+        # In a session of its own: Ctrl-C reaches it through `stop` alone.
+        self._process = subprocess.Popen(self.command, start_new_session=True)
+        if self._stopping.is_set():
+            self._process.terminate()
+        while not self._ended(CHECK_SECONDS if self._ready else START_SECONDS):
+            found = health.ask(self.port, self.host)
+            self._ready = self._ready or found.status in ("READY", "BUSY")
+            ill = ill + 1 if self._ready and not found.alive and not found.ends_by_itself else 0
+            if ill >= ILL_CHECKS and not self._stopping.is_set():
+                say(f"the server can't draw ({found}); it is ended")
+                self._process.terminate()
+                if not self._ended(END_SECONDS):
+                    self._process.kill()
+        return self._process.returncode if self._process.returncode >= 0 else 1
+
+    def _ended(self, seconds: float) -> bool:
+        """Wait for the server's end, `seconds` at most."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def say(text: str) -> None:
+    print(f"script/serve: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(Supervisor(sys.argv[1], int(sys.argv[2]), sys.argv[3:]).run())
