@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,16 @@ class Server:
         except OSError:
             return "STARTING"
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the server's processes (Linux): with script/serve the supervisor, Cog's server, and its worker."""
+        return list(_processes(self.process.pid))
+
+    @property
+    def restarts(self) -> int:
+        """How often script/serve has started the server again."""
+        return self.log().count("script/serve: the server has ended")
+
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
@@ -170,6 +180,14 @@ class Running:
     def result(self) -> dict[str, Any]:
         """Wait for the end of the prediction, and return Cog's answer. Raises the errors of `Server.ask`."""
         return self._answer.result(SECONDS)
+
+
+def _processes(process: int) -> Iterator[int]:
+    """Yield the id of a process and those of all its descendants."""
+    yield process
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _processes(int(child))
 
 
 def picture(uri: str) -> Image.Image:

@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def usage(server: Server, folder: Path, started: float) -> Usage:
 
     Of the folders that Cog makes for predictions, those changed after `started` (seconds since 1970) count.
     """
-    processes = list(_processes(server.process.pid))
+    processes = server.processes
     status = [_status(process) for process in processes]
     # The folders of predictions are shared by all of Cog's servers on a machine.
     cog_folders = COG_FOLDERS.iterdir() if COG_FOLDERS.is_dir() else ()
@@ -70,14 +70,6 @@ def usage(server: Server, folder: Path, started: float) -> Usage:
         threads=sum(int(fields["Threads"]) for fields in status),
         disk=sum(1 for _ in folder.rglob("*")) + sum(path.stat().st_mtime > started for path in cog_folders),
     )
-
-
-def _processes(process: int) -> Iterator[int]:
-    """Yield the id of a process and those of all its descendants (Linux)."""
-    yield process
-    for task in Path(f"/proc/{process}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _processes(int(child))
 
 
 def _status(process: int) -> dict[str, str]:

@@ -50,12 +50,15 @@ def test_a_prediction_can_be_cancelled_while_its_files_are_written(server):
     assert running.result()["status"] == "canceled"
 
 
-def test_a_server_whose_device_is_lost_becomes_unhealthy_and_ends(server):
+def test_a_server_whose_device_is_lost_becomes_unhealthy_ends_and_is_started_again(server):
     companion = server.begin(**SMALL | {"num_inference_steps": 500})
     companion.wait_for("1/500 [")
     prediction = server.predict(**SMALL | {"negative_prompt": "fault step lost"})
     for failed in (prediction, companion.result()):
         assert failed["status"] == "failed"
         assert "the server has to be started again" in failed["error"]
-    assert server.status() == "UNHEALTHY"
-    assert server.process.wait(30) == 0
+    health = server.health()
+    assert health["status"] == "UNHEALTHY"
+    assert "illegal memory access" in health["user_healthcheck_error"]
+    server.wait("its return", lambda: server.restarts == 1 and server.status() == "READY", seconds=60)
+    assert len(server.draw(**SMALL)) == 1
