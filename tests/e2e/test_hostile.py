@@ -55,7 +55,7 @@ def test_a_value_outside_the_schema_is_a_422_that_names_the_input(server, name, 
 
 @pytest.mark.parametrize("name", ["image", "mask", "guidance_scale", "steps", "scheduler", "width", "seed"])
 def test_null_is_refused_by_name(server, name):
-    """Cog 0.23.1 does so, although its document says nullable. The README says to leave the input out."""
+    """Cog 0.23.1 does so whatever the document says, so the document says so too. Leave the input out instead."""
     code, answer = server.call("POST", "/predictions", {"input": SMALL | {name: None}})
     assert code == 422
     assert {tuple(error["loc"]) for error in answer["detail"]} == {("body", "input", name)}
