@@ -76,13 +76,13 @@ def test_a_refusal_is_as_documented(documented, code, path, body, headers):
 def test_a_prediction_that_is_begun_repeated_and_cancelled_is_answered_as_documented(documented):
     put, path = ("/predictions/{prediction_id}", "put"), "/predictions/documented"
     running = documented.server.begin(**LONG)
+    running.wait_for("/500")  # two requests at the same instant may be refused
     assert documented.call(put, path, {"input": LONG}, ASYNC) == (202, {"id": "documented", "status": "starting"})
     code, answer = documented.call(put, path, {"input": SMALL})
     assert (code, answer["input"]) == (202, LONG)
     assert documented.call(put, path, {"id": "another", "input": SMALL})[0] == 422
     assert documented.call(CANCEL, f"{path}/cancel") == (200, {})
     documented.server.wait("the end", lambda: documented.call(CANCEL, f"{path}/cancel") == (404, {}))
-    running.wait_for("/500")
     running.cancel()
     assert set(running.result()) == {"id", "status", "logs", "metrics"}
 
