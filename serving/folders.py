@@ -45,7 +45,7 @@ class PredictionFolders:
         now: Callable[[], float] = time.time,
     ):
         self.keep_seconds, self.cog_folders, self.now = keep_seconds, cog_folders, now
-        self.root = self._make_root()
+        self.root: Path | None = None  # made when it is first needed: the disk may be full while the server starts
         self._lock = threading.Lock()  # guards _running and _ended
         self._running: Counter[Path] = Counter()
         self._ended: dict[Path, float] = {}
@@ -73,14 +73,15 @@ class PredictionFolders:
 
     def new(self) -> Path:
         """Make a new folder for the files of one prediction, and return its path."""
-        if not self.root.is_dir():  # a cleaner of temporary files has removed it
-            self.root = self._make_root()
+        if self.root is None or not self.root.is_dir():  # a cleaner of temporary files may have removed it
+            self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         return Path(tempfile.mkdtemp(dir=self.root))
 
     def remove_old(self) -> None:
         """Remove our folders `keep_seconds` after their last change, and those of Cog as the class's text says."""
         before = self.now() - self.keep_seconds
-        remove_older(self.root, before)
+        if self.root:
+            remove_older(self.root, before)
         if not is_ours(self.cog_folders):
             return
         with self._lock:
@@ -98,7 +99,8 @@ class PredictionFolders:
         """End the thread, and remove the folders that `new` made and Cog's folders of ended predictions."""
         self._closed.set()
         self._thread.join()
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self.root:
+            shutil.rmtree(self.root, ignore_errors=True)
         if is_ours(self.cog_folders):
             for folder in self._ended:
                 self._remove(folder)
@@ -117,10 +119,6 @@ class PredictionFolders:
         remove_roots(self.now() - STRAY_SECONDS)
         while not self._closed.wait(every_seconds):
             self.remove_old()
-
-    @staticmethod
-    def _make_root() -> Path:
-        return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
 
 
 def prediction_id() -> str | None:

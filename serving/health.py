@@ -10,6 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+NO_ANSWER = "no answer"
 ALIVE = ("READY", "BUSY", "STARTING")
 BY_ITSELF = "this server ends by itself"  # part of the reason of a server that needs nobody to end it
 PAUSES = (3, 3)  # seconds between the questions to a server that seems dead
@@ -17,7 +18,7 @@ PAUSES = (3, 3)  # seconds between the questions to a server that seems dead
 
 @dataclass(frozen=True)
 class Health:
-    """What a server says of itself: `status` as Cog has it, "no answer" if there is none; `reason` may be empty."""
+    """What a server says of itself: `status` as Cog has it, or NO_ANSWER; `reason` may be empty."""
 
     status: str
     reason: str = ""
@@ -46,7 +47,7 @@ def ask(port: int, host: str = "127.0.0.1", seconds: float = 8) -> Health:
             found = json.load(answer)
         return Health(str(found["status"]), str(found.get("user_healthcheck_error") or ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Health("no answer")
+        return Health(NO_ANSWER)
 
 
 def ask_patiently(port: int) -> Health:

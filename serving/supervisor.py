@@ -3,8 +3,8 @@
     python -m serving.supervisor HOST PORT COMMAND...
 
 A server that has ended, or that has said for half a minute that it can't draw, is started again. One that ends before
-it was ever ready is broken: it is tried a few times if an earlier one was ready, and not at all if none was. SIGTERM,
-SIGINT and SIGHUP are handed to the server and end the supervisor with it.
+it was ever ready, or whose setup fails, is broken: if an earlier one was ready a few more are tried, else none.
+SIGTERM, SIGINT and SIGHUP are handed to the server and end the supervisor with it.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Supervisor:
         self._process: subprocess.Popen | None = None
         self._stopping = threading.Event()
         self._ready = False  # whether the server that runs has been seen ready
+        self._was_ready = False  # whether any has
 
     def run(self) -> int:
         """Run servers until `stop` is called or none can be started. Returns the last one's exit code, 1 if killed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.stop)
-        was_ready, broken, pause = False, 0, 0
+        broken, pause = 0, 0
         while True:
             began = time.monotonic()
             code = self._run_once()
             if self._stopping.is_set():
                 return code
-            was_ready = was_ready or self._ready
             broken = 0 if self._ready else broken + 1
-            if not was_ready or broken >= BROKEN_STARTS:
+            if not self._was_ready or broken >= BROKEN_STARTS:
                 say(f"the server ended with code {code} before it was ready; the lines above say why")
                 return code or 1
             quick = time.monotonic() - began < QUICK_DEATH
@@ -72,13 +72,20 @@ class Supervisor:
         while not self._ended(CHECK_SECONDS if self._ready else START_SECONDS):
             found = health.ask(self.port, self.host)
             self._ready = self._ready or found.status in ("READY", "BUSY")
-            ill = ill + 1 if self._ready and not found.alive and not found.ends_by_itself else 0
+            self._was_ready = self._was_ready or self._ready
+            ill = ill + 1 if self._is_ill(found) else 0
             if ill >= ILL_CHECKS and not self._stopping.is_set():
                 say(f"the server can't draw ({found}); it is ended")
                 self._process.terminate()
                 if not self._ended(END_SECONDS):
                     self._process.kill()
         return self._process.returncode if self._process.returncode >= 0 else 1
+
+    def _is_ill(self, found: health.Health) -> bool:
+        """Whether an answer speaks for ending the server. The reason of a first setup's failure stays to be read."""
+        if found.alive or found.ends_by_itself:
+            return False
+        return self._ready or (self._was_ready and found.status != health.NO_ANSWER)
 
     def _ended(self, seconds: float) -> bool:
         """Wait for the server's end, `seconds` at most."""

@@ -2,6 +2,7 @@
 
 import contextvars
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -217,7 +218,7 @@ def test_a_thread_removes_old_folders_by_itself(tmp_path, monkeypatch):
 
 
 def test_a_root_that_was_removed_is_made_again(folders):
-    folders.root.rmdir()
+    shutil.rmtree(folders.new().parent)
     folders.remove_old()
     assert folders.new().is_dir()
 

@@ -2,10 +2,7 @@
 
 import asyncio
 import base64
-import gzip
-import http.server
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -13,42 +10,15 @@ import pytest
 
 from jsd.errors import InputError
 from serving import pictures
+from tests.addresses import PICTURE, strange_addresses
 
-PICTURE = bytes(range(256)) * 40
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as the path says: a picture, a redirect, a 404, or something a stranger would think of."""
-
-    def do_GET(self):
-        kind = self.path[1:].partition("?")[0]
-        body = {"large": PICTURE * 200, "gzip": gzip.compress(b"\0" * 10**7)}.get(kind, PICTURE)
-        self.send_response({"missing": 404, "elsewhere": 302, "round": 302, "file": 302}.get(kind, 200))
-        targets = {"elsewhere": "/picture", "round": "/round", "file": "file:///etc/passwd"}
-        if kind in targets:
-            self.send_header("Location", targets[kind])
-        if kind == "gzip":
-            self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(body) + (kind == "broken")))
-        self.end_headers()
-        if kind == "slow":
-            for i in range(100):
-                self.wfile.write(body[i : i + 1])
-                time.sleep(0.1)
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+BYTES = bytes(range(256)) * 40
 
 
 @pytest.fixture(scope="module")
 def address():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # clients hang up here
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with strange_addresses() as address:
+        yield address
 
 
 def fetch(uri: str, addresses: bool = True) -> bytes:
@@ -63,15 +33,15 @@ def sockets() -> int:
 @pytest.mark.parametrize(
     "uri",
     [
-        "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
-        "data:image/png;base64," + base64.urlsafe_b64encode(PICTURE).decode().rstrip("="),
-        "data:image/png;base64," + base64.encodebytes(PICTURE).decode(),  # with line breaks
-        "DATA:image/png;charset=x;BASE64," + base64.b64encode(PICTURE).decode().replace("+", "%2B"),
-        "data:image/png," + "".join(f"%{byte:02x}" for byte in PICTURE),
+        "data:image/png;base64," + base64.b64encode(BYTES).decode(),
+        "data:image/png;base64," + base64.urlsafe_b64encode(BYTES).decode().rstrip("="),
+        "data:image/png;base64," + base64.encodebytes(BYTES).decode(),  # with line breaks
+        "DATA:image/png;charset=x;BASE64," + base64.b64encode(BYTES).decode().replace("+", "%2B"),
+        "data:image/png," + "".join(f"%{byte:02x}" for byte in BYTES),
     ],
 )
 def test_every_form_of_a_data_uri_is_read(uri):
-    assert fetch(uri, addresses=False) == PICTURE
+    assert fetch(uri, addresses=False) == BYTES
 
 
 def test_a_small_data_uri_without_a_type_is_read():
@@ -100,6 +70,7 @@ def test_an_address_is_fetched(address, path):
         ("http://..../cat.png", "can't be fetched"),
         ("{}/missing", "answers 404 Not Found; a picture is wanted"),
         ("{}/broken", "can't be fetched"),
+        ("{}/reset", "can't be fetched"),
         ("{}/round", "can't be fetched .*redirects"),
         ("{}/file", "can't be fetched"),
         ("{}/gzip", "sends compressed data"),
@@ -118,18 +89,18 @@ def test_what_can_not_be_fetched_names_the_input_and_the_reason(address, uri, re
 def test_an_address_has_a_limit_of_size(address, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 2**20)
     with pytest.raises(InputError, match="is larger than 1 MB"):
-        fetch(f"{address}/large")
+        fetch(f"{address}/endless")
 
 
 def test_an_address_has_a_limit_of_time(address, monkeypatch):
     monkeypatch.setattr(pictures, "SECONDS", 0.3)
-    with pytest.raises(InputError, match=r"/slow' took more than 0.3 seconds"):
-        fetch(f"{address}/slow?key=secret")
+    with pytest.raises(InputError, match=r"/drip' took more than 0.3 seconds"):
+        fetch(f"{address}/drip?key=secret")
 
 
 def test_a_cancel_closes_the_connection_at_once(address):
     async def cancel():
-        task = asyncio.ensure_future(pictures.fetch("image", f"{address}/slow", True))
+        task = asyncio.ensure_future(pictures.fetch("image", f"{address}/drip", True))
         await asyncio.sleep(0.3)
         before, began = sockets(), time.monotonic()
         task.cancel()

@@ -1,5 +1,6 @@
 """The supervisor starts a server again after a death, and gives up where that is no use. The servers are fakes."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ with notes.open("a") as file:
     print(os.getpid(), file=file)
 if kind == "broken" or (kind == "broken later" and starts > 1):
     sys.exit(7)
-answer = {"status": "READY"}
+failed = kind == "setup fails" or (kind == "setup fails later" and starts > 1)
+answer = {"status": "SETUP_FAILED" if failed else "READY"}
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -87,7 +89,7 @@ def test_a_server_that_dies_is_started_again(supervise, number):
     supervised = supervise("good")
     for starts in (1, 2, 3):
         supervised.wait_for_starts(starts)
-        health.os.kill(supervised.servers[-1], number)
+        os.kill(supervised.servers[-1], number)
     supervised.wait_for_starts(4)
 
 
@@ -97,16 +99,28 @@ def test_a_server_that_can_not_draw_is_ended_and_started_again(supervise):
     assert supervised.notes.with_suffix(".ends").read_text() == "ended\n"
 
 
-@pytest.mark.parametrize(("kind", "starts"), [("broken", 1), ("broken later", 4)])
-def test_a_broken_start_does_not_loop(supervise, kind, starts):
+@pytest.mark.parametrize(
+    ("kind", "starts", "code"), [("broken", 1, 7), ("broken later", 4, 7), ("setup fails later", 4, 1)]
+)
+def test_a_broken_start_does_not_loop(supervise, kind, starts, code):
     supervised = supervise(kind)
-    if kind == "broken later":
+    if "later" in kind:
         supervised.wait_for_starts(1)
-        health.os.kill(supervised.servers[0], signal.SIGKILL)
+        os.kill(supervised.servers[0], signal.SIGKILL)
     _, said = supervised.process.communicate(timeout=30)
-    assert supervised.process.returncode == 7
+    assert supervised.process.returncode == code
     assert "before it was ready" in said
     assert len(supervised.servers) == starts
+
+
+def test_the_reason_of_a_failed_setup_stays_to_be_read(supervise):
+    supervised = supervise("setup fails")
+    deadline = time.monotonic() + 30
+    while health.ask(supervised.port).status != "SETUP_FAILED":
+        assert time.monotonic() < deadline
+    time.sleep(1)
+    assert health.ask(supervised.port).status == "SETUP_FAILED"
+    assert len(supervised.servers) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
