@@ -92,7 +92,7 @@ class PredictionFolders:
             known = {
                 folder.relative_to(self.cog_folders).parts[0] for folder in {*self._running, *self._ended} if folder
             }
-        if not other_servers():
+        if not other_servers(self.cog_folders):
             remove_older(self.cog_folders, before, keep=known)
 
     def close(self) -> None:
@@ -152,15 +152,31 @@ def is_ours(folder: Path) -> bool:
     return True
 
 
-def other_servers() -> bool:
-    """Whether a Cog server runs here that is not this process's parent. Without /proc (macOS): True, to be careful."""
-    mine = {str(os.getpid()), str(os.getppid())}
-    processes = [path for path in Path("/proc").glob("[0-9]*") if path.name not in mine]
-    for process in processes:
-        with contextlib.suppress(OSError):  # it has ended
-            if SERVER in (process / "cmdline").read_bytes().split(b"\0"):
-                return True
-    return not processes and not Path("/proc/self").exists()
+def other_servers(folder: Path = COG_FOLDERS) -> bool:
+    """Whether a Cog server other than this process's own shares `folder`. Without /proc (macOS) True, to be safe."""
+    if not Path("/proc/self").exists():
+        return True
+    return any(
+        process.name != str(os.getppid()) and _is_server(process) and _sees(process, folder)
+        for process in Path("/proc").glob("[0-9]*")
+    )
+
+
+def _is_server(process: Path) -> bool:
+    try:
+        return SERVER in (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return False
+
+
+def _sees(process: Path, folder: Path) -> bool:
+    """Whether a process has this `folder` under the same name: a container has a /tmp of its own."""
+    try:
+        return os.path.samefile(process / "root" / folder.relative_to("/"), folder)
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's process
+        return True
 
 
 def remove_older(root: Path, when: float, keep: set[str] = frozenset()) -> None:

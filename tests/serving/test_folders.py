@@ -35,7 +35,7 @@ def folders(tmp_path, monkeypatch, clock):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     cog_folders = tmp_path / "coglet" / "predictions"
     cog_folders.mkdir(parents=True)
-    monkeypatch.setattr("serving.folders.other_servers", lambda: False)  # that of another test may run
+    monkeypatch.setattr("serving.folders.other_servers", lambda folder: False)  # that of another test may run
     folders = PredictionFolders(keep_seconds=60, every_seconds=3600, cog_folders=cog_folders, now=clock)
     yield folders
     folders.close()
@@ -81,7 +81,7 @@ def test_cogs_folder_of_a_prediction_is_removed_after_its_end(folders, clock):
 @pytest.mark.parametrize("others", [True, False])
 def test_a_stray_folder_goes_only_if_it_can_not_be_another_servers(folders, monkeypatch, others):
     """Cog makes one and then refuses the request, for instance when the disk is full."""
-    monkeypatch.setattr("serving.folders.other_servers", lambda: others)
+    monkeypatch.setattr("serving.folders.other_servers", lambda folder: others)
     stray, young = folders.cog_folders / "stray", folders.cog_folders / "young"
     for path in (stray, young):
         (path / "inputs").mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_the_folder_of_a_running_prediction_stays(folders, clock):
 
 def test_a_folder_that_was_there_before_the_prediction_is_not_its_own(folders, clock, monkeypatch):
     """Another server on this machine may be drawing under the same id."""
-    monkeypatch.setattr("serving.folders.other_servers", lambda: True)
+    monkeypatch.setattr("serving.folders.other_servers", lambda folder: True)
     (folders.cog_folders / "one" / "outputs").mkdir(parents=True)
     age(folders.cog_folders / "one", 61)
     predict(folders, "one")
@@ -136,7 +136,7 @@ def test_cogs_folders_go_with_the_server(folders):
 
 @pytest.mark.parametrize("identifier", ["", "../elsewhere", "..", ".", "a/../../elsewhere", "/", "a//b", "/etc", "a/"])
 def test_an_id_that_names_another_folder_removes_nothing(folders, clock, monkeypatch, identifier):
-    monkeypatch.setattr("serving.folders.other_servers", lambda: True)
+    monkeypatch.setattr("serving.folders.other_servers", lambda folder: True)
     (folders.cog_folders.parent / "elsewhere").mkdir()
     (folders.cog_folders / "another").mkdir()
     assert folder_of(identifier, folders.cog_folders) is None
@@ -195,14 +195,15 @@ def test_the_folder_of_a_killed_server_is_removed_when_the_next_one_starts(folde
     following.close()
 
 
-def test_another_server_is_seen_by_its_command(monkeypatch):
+def test_another_server_is_seen_by_its_command(monkeypatch, tmp_path):
     monkeypatch.setattr("serving.folders.SERVER", b"tests.only.this.one")
-    assert not other_servers()
+    assert not other_servers(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()", "tests.only.this.one"], stdin=subprocess.PIPE):
         deadline = time.monotonic() + 30
-        while not other_servers():
+        while not other_servers(tmp_path):
             assert time.monotonic() < deadline
-    assert not other_servers()
+        assert not other_servers(tmp_path / "missing")  # which it can't share
+    assert not other_servers(tmp_path)
 
 
 def test_a_thread_removes_old_folders_by_itself(tmp_path, monkeypatch):
