@@ -73,8 +73,15 @@ def seconds_to_a_picture(server: Server) -> float:
     return time.monotonic() - began
 
 
-def count_slots(server: Server) -> int:
-    """Return how many predictions the server takes at once. It has to be idle."""
+def count_slots(server: Server, expected: int = 0) -> int:
+    """Return how many predictions the server takes at once. Up to a minute it waits until there are `expected`."""
+    end = time.monotonic() + BACK_SECONDS
+    while (found := _count_slots(server)) < expected and time.monotonic() < end:
+        time.sleep(1)
+    return found
+
+
+def _count_slots(server: Server) -> int:
     names = []
     while len(names) < 100:
         name = f"slot-{uuid.uuid4().hex}"
@@ -96,7 +103,7 @@ def try_kind(server: Server, name: str, one: Callable[[int], bool], cases: int, 
     if one_is_costly(name):
         wait_for_the_restart(server)
     back = seconds_to_a_picture(server)
-    return Row(name, cases, held, (before, count_slots(server)), back)
+    return Row(name, cases, held, (before, count_slots(server, before)), back)
 
 
 def one_is_costly(name: str) -> bool:
@@ -126,14 +133,14 @@ def load(server: Server, seconds: float) -> Row:
         list(clients.map(ask, range(LOADERS)))
     back = seconds_to_a_picture(server)
     held = sum(drawn) if server.restarts == restarts else 0
-    return Row(f"64 clients, {seconds:.0f} s", len(drawn), held, (before, count_slots(server)), back)
+    return Row(f"64 clients, {seconds:.0f} s", len(drawn), held, (before, count_slots(server, before)), back)
 
 
 def random_requests(server: Server, cases: int) -> Row:
     """Requests that schemathesis makes up from the server's own document, with a fixed seed."""
     before = count_slots(server)
     held = sum(ask_randomly(server, mode, cases // 2) for mode in GenerationMode)
-    return Row("schemathesis", held, held, (before, count_slots(server)), seconds_to_a_picture(server))
+    return Row("schemathesis", held, held, (before, count_slots(server, before)), seconds_to_a_picture(server))
 
 
 def growth(server: Server, folder: Path, started: float, before: dict[str, int]) -> list[str]:

@@ -11,6 +11,7 @@ import json
 import socket
 import time
 import urllib.error
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -87,9 +88,11 @@ def odd_webhook(server: Server, address: str, number: int) -> bool:
 
 def same_id(server: Server, address: str, number: int) -> bool:
     """A second prediction with the id of a running one. Cog draws both."""
-    running = server.begin(**SMALL | {"num_inference_steps": 60})
-    answer = ended(server, {"id": running.identifier, "input": SMALL})
-    return answer["status"] == "succeeded" and running.result()["status"] == "succeeded"
+    name = f"same-{uuid.uuid4().hex}"
+    server.call(
+        "PUT", f"/predictions/{name}", {"input": SMALL | {"num_inference_steps": 60}}, {"prefer": "respond-async"}
+    )
+    return ended(server, {"id": name, "input": SMALL})["status"] == "succeeded"
 
 
 def lost_slot(server: Server, address: str, number: int) -> bool:
