@@ -65,3 +65,15 @@ def test_the_proxy_builds_every_path_from_the_matched_parts():
         "/predictions/$id/cancel",
     ]
     assert re.search(r"location / \{ return 404; \}", PROXY)
+
+
+def test_a_post_through_the_proxy_can_not_name_a_running_prediction():
+    """It becomes a PUT under a new id. Cog refuses an id in its body: tests/e2e/test_hostile.py."""
+    (block,) = re.findall(r"location = /predictions \{\n(.*?)\n    \}", PROXY, re.DOTALL)
+    assert "proxy_method PUT;" in block
+    assert "proxy_pass http://jsd/predictions/$request_id;" in block
+
+
+def test_the_proxy_takes_smaller_bodies_than_cog():
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", PROXY)
+    assert int(megabytes) < 100
