@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from tests.page import Example, alike, examples
 from tests.server import ROOT, Server
 
 PAGE = ROOT / "docs" / "api.md"
+TEXT = PAGE.read_text("utf-8")
 OF_CLIENTS = ("npm `replicate`", "Python `replicate`", "open", "@hey-api")  # headings of test_clients.py
 EXAMPLES = [example for example in examples(PAGE) if not example.heading.startswith(OF_CLIENTS)]
-ROWS = dict(re.findall(r"^\| (\d{3}) \| .+? \| (.+) \|$", PAGE.read_text("utf-8"), re.M))
+ROWS = dict(re.findall(r"^\| (\d{3}) \| .+? \| (.+) \|$", TEXT, re.M))
 PATTERNS = {int(code): [pattern for _, pattern in re.findall(r"(`+)(.+?)\1", body)] for code, body in ROWS.items()}
 PROGRAMS = {"bash": ["bash", "-euc"], "python": [sys.executable, "-c"], "js": ["node", "--input-type=module", "-e"]}
 LONG = {"prompt": "猫", "num_inference_steps": 500, "seed": 1}
+NOTHING = {"input": {"num_outputs": 0}}  # asks for progress, and draws nothing
 ASYNC = {"prefer": "respond-async"}
 
 
@@ -95,7 +98,7 @@ CASES = [  # code, method, path, body
     (200, "POST", "/predictions", {"input": {}}),
     (200, "POST", "/predictions", {"input": {"width": 65}}),
     (202, "POST", "/predictions", {"id": "api-202", "input": LONG}),
-    (202, "PUT", "/predictions/api-202", {"input": {"num_outputs": 0}}),
+    (202, "PUT", "/predictions/api-202", NOTHING),
     (200, "POST", "/predictions/api-202/cancel", None),
     (404, "POST", "/predictions/api-nobody/cancel", None),
     (404, "GET", "/docs", None),
@@ -103,6 +106,7 @@ CASES = [  # code, method, path, body
     (405, "GET", "/predictions/api-202", None),
     (405, "OPTIONS", "/predictions", None),
     (400, "POST", "/predictions", b'{"input": {'),
+    (406, "POST", "/predictions", {"input": {"seed": -1}}),
     (415, "POST", "/predictions", {"input": {}}),
     (422, "POST", "/predictions", {"input": {"seed": -1}}),
     (422, "PUT", "/predictions/api-422", {"id": "other", "input": {}}),
@@ -127,10 +131,21 @@ def belongs(code: int, text: str) -> bool:
     return any(alike(pattern, text) for pattern in PATTERNS[code])
 
 
+def canceled_answer(server: Server) -> str:
+    """Cancel a prediction after some steps. Returns the body of the answer to the client that waits."""
+    path = "/predictions/api-canceled"
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(ask, server, "PUT", path, {"input": LONG})
+        server.wait("progress", lambda: "/500 [" in ask(server, "PUT", path, NOTHING)[1], 10)
+        assert ask(server, "POST", f"{path}/cancel")[0] == 200
+        return waiting.result()[1]
+
+
 def test_the_answers_are_those_of_the_table(tiny_server):
-    seen: dict[int, list[str]] = {}
+    seen: dict[int, list[str]] = {200: [canceled_answer(tiny_server)]}
+    unusual = {202: ASYNC, 406: {"accept": "text/event-stream"}, 415: {"content-type": "text/plain"}}
     for code, method, path, body in CASES:
-        headers = {415: {"content-type": "text/plain"}, 202: ASYNC}.get(code, {})
+        headers = unusual.get(code, {})
         if path.endswith("api-202/cancel"):
             time.sleep(0.2)  # Cog loses a cancel in a prediction's first milliseconds
         got, text = ask(tiny_server, method, path, body, **headers)
@@ -144,6 +159,13 @@ def test_the_answers_are_those_of_the_table(tiny_server):
                 assert any(alike(pattern, text) for text in texts), (code, pattern)
 
 
+def test_the_table_has_the_codes_of_the_document(tiny_server):
+    document = json.loads(ask(tiny_server, "GET", "/openapi.json")[1])
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    documented = {int(code) for operation in operations for code in operation["responses"]}
+    assert documented | {405} == set(PATTERNS)
+
+
 def test_409_comes_when_all_slots_are_busy_and_422_even_then(tiny_server):
     taken = 0
     try:
@@ -153,6 +175,7 @@ def test_409_comes_when_all_slots_are_busy_and_422_even_then(tiny_server):
         assert belongs(*answer)
         assert tiny_server.status() == "BUSY"
         assert ask(tiny_server, "POST", "/predictions", {"input": {"seed": -1}})[0] == 422
+        assert ask(tiny_server, "POST", "/predictions", {"input": {}}, accept="text/event-stream")[0] == 406
     finally:
         for number in range(taken):
             ask(tiny_server, "POST", f"/predictions/api-{number}/cancel")
@@ -162,11 +185,42 @@ def test_409_comes_when_all_slots_are_busy_and_422_even_then(tiny_server):
 
 def test_503_comes_when_the_setup_has_failed(start):
     broken = start(JSD_DTYPE="fp8")
-    for call in [("POST", "/predictions", {"input": {}}), ("GET", "/openapi.json")]:
+    not_allowed = {"input": {"seed": -1}}
+    for call in [
+        ("POST", "/predictions", {"input": {}}),
+        ("POST", "/predictions", not_allowed),
+        ("GET", "/openapi.json"),
+    ]:
         code, text = ask(broken, *call)
         assert code == 503
         assert belongs(code, text), text
     assert broken.status() == "SETUP_FAILED"
+
+
+def test_a_server_that_has_lost_slots_says_so_in_the_words_of_the_page(start, tiny_folder, receiver):
+    (reason,) = re.findall(r"`(Healthcheck failed: [^`]+)`", TEXT)
+    reason = " ".join(reason.split())
+    server = start(JSD_WEIGHTS=str(tiny_folder), JSD_MAX_BATCH="8")  # one that no other test uses
+    path = "/predictions/api-last"
+    assert ask(server, "PUT", path, {"input": LONG | {"width": 256, "height": 256}}, **ASYNC)[0] == 202
+    server.wait("progress", lambda: "/500 [" in ask(server, "PUT", path, NOTHING)[1], 10)
+    for _ in range(3):
+        assert ask(server, "POST", "/predictions", {"id": "a\0b", "input": {}})[0] == 200
+    server.wait("the loss", lambda: server.status() == "UNHEALTHY", 10)
+    assert server.health()["user_healthcheck_error"] == reason
+    code, text = ask(server, "POST", "/predictions", {"input": {}})
+    assert (code, json.loads(text)["status"]) == (200, "failed")
+    assert reason.removeprefix("Healthcheck failed: ") in text
+    body = {"input": {}, "webhook": f"http://127.0.0.1:{receiver.server_port}/lost"}
+    assert ask(server, "POST", "/predictions", body, **ASYNC)[0] == 202
+    server.wait("the webhook", lambda: [e for e in receiver.of("/lost") if e["status"] == "failed"], 10)
+
+
+@pytest.mark.parametrize("name", ["image", "mask", "negative_prompt"])
+def test_these_inputs_may_be_empty_but_not_null(tiny_server, name):
+    code, text = ask(tiny_server, "POST", "/predictions", {"input": {name: ""}})
+    assert (code, json.loads(text)["status"]) == (200, "succeeded")
+    assert ask(tiny_server, "POST", "/predictions", {"input": {name: None}})[0] == 422
 
 
 @pytest.mark.parametrize("prefer", ["respond-async, wait=5", "Respond-Async", "wait=5"])
@@ -191,9 +245,9 @@ def test_webhooks_have_the_events_and_the_bodies_of_the_page(tiny_server, receiv
 
 
 def test_an_input_that_is_not_allowed_asks_for_progress_and_starts_nothing(tiny_server):
-    path, nothing = "/predictions/api-progress", {"input": {"num_outputs": 0}}
-    assert ask(tiny_server, "PUT", path, nothing)[0] == 422
+    path = "/predictions/api-progress"
+    assert ask(tiny_server, "PUT", path, NOTHING)[0] == 422
     assert ask(tiny_server, "PUT", path, {"input": LONG}, **ASYNC)[0] == 202
-    tiny_server.wait("progress", lambda: "/500 [" in ask(tiny_server, "PUT", path, nothing)[1], 10)
+    tiny_server.wait("progress", lambda: "/500 [" in ask(tiny_server, "PUT", path, NOTHING)[1], 10)
     assert ask(tiny_server, "POST", f"{path}/cancel")[0] == 200
-    tiny_server.wait("the end", lambda: ask(tiny_server, "PUT", path, nothing)[0] == 422, 10)
+    tiny_server.wait("the end", lambda: ask(tiny_server, "PUT", path, NOTHING)[0] == 422, 10)
