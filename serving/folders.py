@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from serving.memory import give_back
+
 KEEP_SECONDS = 120  # after the end of a prediction
 STRAY_SECONDS = 3600  # for the folders of servers that were killed
 EVERY_SECONDS = 10
@@ -117,8 +119,13 @@ class PredictionFolders:
 
     def _run(self, every_seconds: float) -> None:
         remove_roots(self.now() - STRAY_SECONDS)
+        used = False  # since memory was given back
         while not self._closed.wait(every_seconds):
             self.remove_old()
+            used = used or bool(self._running or self._ended)
+            if used and not self._running:
+                give_back()
+                used = False
 
 
 def prediction_id() -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 from urllib.parse import unquote_to_bytes
 
@@ -43,8 +44,12 @@ def decode(name: str, uri: str) -> bytes:
     head, comma, text = uri.partition(",")
     if not comma:
         raise InputError(name, f"{shown(uri)} is no data URI: it has no comma")
+    is_base64 = head.rstrip().lower().endswith(";base64")
+    if is_base64:
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text, validate=True)
     data = unquote_to_bytes(text)
-    if not head.rstrip().lower().endswith(";base64"):
+    if not is_base64:
         return data
     data = data.translate(URLSAFE, b" \t\r\n").rstrip(b"=")
     try:

@@ -71,7 +71,7 @@ class Supervisor:
             self._process.terminate()
         while not self._ended(CHECK_SECONDS if self._ready else START_SECONDS):
             found = health.ask(self.port, self.host)
-            self._ready = self._ready or found.status in ("READY", "BUSY")
+            self._ready = self._ready or found.status in ("READY", "BUSY", "UNHEALTHY")
             self._was_ready = self._was_ready or self._ready
             ill = ill + 1 if self._is_ill(found) else 0
             if ill >= ILL_CHECKS and not self._stopping.is_set():

@@ -28,6 +28,8 @@ from tqdm import tqdm
 from jsd.manifest import find_weights
 from jsd.request import SCHEDULER_NAMES
 from serving.folders import COG_FOLDERS, EVERY_SECONDS, KEEP_SECONDS
+from tests.addresses import strange_addresses
+from tests.e2e import hostile_kinds
 from tests.server import Server, as_uri, picture, start_server
 
 PROMPTS = ("猫の肖像画 油絵", "サラリーマン 油絵", "富士山 水彩画", "東京タワー", "赤い背景の寿司", "犬", "桜 ドット絵")
@@ -87,16 +89,16 @@ def requests() -> list[dict[str, Any]]:
 
 
 class Soak:
-    """The clients of the test. `drawn`, `refused`, `failed`, `cancelled` and `abandoned` are kinds of predictions.
+    """The clients of the test. `drawn`, `refused`, `failed`, `cancelled`, `abandoned`, `hostile`: kinds of predictions.
 
     Each takes the number of the prediction, makes it, and returns whether the server did what it should.
     """
 
-    def __init__(self, server: Server):
-        self.server, self.requests = server, requests()
+    def __init__(self, server: Server, address: str):
+        self.server, self.address, self.requests = server, address, requests()
         # If the safety checker holds a picture back here, it has to do so later too.
         self.expected = [self.pictures(request) for request in tqdm(self.requests, "references")]
-        others = [self.refused, self.failed, self.cancelled, self.abandoned]
+        others = [self.refused, self.failed, self.cancelled, self.abandoned, self.hostile]
         self.kinds: list[Callable[[int], bool]] = [self.drawn, self.drawn, self.drawn, *others, self.drawn]
 
     def run(self, numbers: range) -> int:
@@ -124,6 +126,12 @@ class Soak:
         if found is None or expected is None:
             return found is expected
         return found.shape == expected.shape and float(np.mean((found - expected) ** 2)) <= ALIKE
+
+    def hostile(self, number: int) -> bool:
+        """Make a request of the kinds that `script/hostile` makes."""
+        kinds = hostile_kinds.KINDS
+        kind = kinds[number // len(self.kinds) % len(kinds)]
+        return kind(self.server, self.address, number)
 
     def refused(self, number: int) -> bool:
         return self.server.call("POST", "/predictions", {"input": {"num_inference_steps": 999}})[0] == 422
@@ -165,12 +173,14 @@ def soak(weights: Path, predictions: int, rest: float, folder: Path) -> dict[str
     try:
         if server.status() != "READY":
             raise RuntimeError(f"{weights}: the setup failed; the server's log:\n{server.log()[-5000:]}")
-        clients, usages, wrong = Soak(server), [], 0
-        for numbers in (range(half), range(half, predictions)):
-            wrong += clients.run(numbers)
-            time.sleep(rest)
-            usages.append(usage(server, files, started))
-            print(usages[-1])
+        usages, wrong = [], 0
+        with strange_addresses() as address:
+            clients = Soak(server, address)
+            for numbers in (range(half), range(half, predictions)):
+                wrong += clients.run(numbers)
+                time.sleep(rest)
+                usages.append(usage(server, files, started))
+                print(usages[-1])
     finally:
         server.stop()
     first, second = usages
