@@ -24,12 +24,12 @@ from schemathesis import GenerationMode
 from tqdm import tqdm
 
 from jsd.manifest import find_weights
-from serving.folders import EVERY_SECONDS
+from serving.folders import EVERY_SECONDS, KEEP_SECONDS
 from tests.addresses import strange_addresses
 from tests.e2e import full_disk
 from tests.e2e.hostile_kinds import COSTLY, KINDS, LONG, SMALL, lost_slot
 from tests.e2e.random_requests import ask_randomly
-from tests.e2e.soak import REST, usage
+from tests.e2e.soak import usage
 from tests.server import Server, start_server
 
 CASES = 32  # of each kind
@@ -39,6 +39,7 @@ LOADERS = 64  # clients of the load
 LOAD_SECONDS = 10
 BACK_SECONDS = 60  # in which a picture has to come again
 GROWTH = 0.05  # of what a server uses, or as much as in SLACK
+REST = KEEP_SECONDS + EVERY_SECONDS + 5  # until all temporary files are removed
 SLACK = {"memory": 2 * 2**20, "files": 2, "threads": 2, "disk": 2}
 
 
@@ -96,11 +97,16 @@ def _count_slots(server: Server) -> int:
     return len(names)
 
 
-def try_kind(server: Server, name: str, one: Callable[[int], bool], cases: int, clients: int = CLIENTS) -> Row:
-    """Make `cases` requests of one kind, `clients` at once, and look whether the server is whole after them."""
+def ask_often(name: str, one: Callable[[int], bool], cases: int) -> int:
+    """Call `one` with the numbers from 0 to `cases`, CLIENTS at once. Returns how often it returned True."""
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return sum(tqdm(pool.map(one, range(cases)), name, cases, leave=False))
+
+
+def try_kind(server: Server, name: str, one: Callable[[int], bool], cases: int) -> Row:
+    """Make `cases` requests of one kind, and look whether the server is whole after them."""
     before = count_slots(server)
-    with ThreadPoolExecutor(clients) as pool:
-        held = sum(tqdm(pool.map(one, range(cases)), name, cases, leave=False))
+    held = ask_often(name, one, cases)
     if one_is_costly(name):
         wait_for_the_restart(server)
     back = seconds_to_a_picture(server)
@@ -124,7 +130,7 @@ def load(server: Server, seconds: float) -> Row:
 
     def ask(number: int) -> None:
         while time.monotonic() < end:
-            code, answer = server.call("POST", "/predictions", {"input": (SMALL, SMALL, SMALL, LONG)[number % 4]})
+            code, answer = server.call("POST", "/predictions", {"input": SMALL if number % 16 else LONG})
             if code != 409:
                 drawn.append(code == 200 and answer["status"] == "succeeded")
             else:
@@ -174,10 +180,9 @@ def hostile(weights: Path, cases: int, load_seconds: float, folder: Path) -> boo
         for kind in COSTLY:
             count = cases if kind is lost_slot else 1
             show(try_kind(server, kind.__name__, lambda number, kind=kind: kind(server, address, number), count))
-        # Once before anything is compared: Cog's own process keeps some 50 MB after its first large request.
-        load(server, 2)
+        # Once before anything is compared: Cog's own process keeps 60 MB after its first large requests.
         for kind in KINDS:
-            try_kind(server, kind.__name__, lambda number, kind=kind: kind(server, address, number), CLIENTS)
+            ask_often(kind.__name__, lambda number, kind=kind: kind(server, address, number), CASES)
         time.sleep(2 * EVERY_SECONDS)
         started = time.time()
         before = vars(usage(server, files, started))
@@ -185,7 +190,7 @@ def hostile(weights: Path, cases: int, load_seconds: float, folder: Path) -> boo
             show(try_kind(server, kind.__name__, lambda number, kind=kind: kind(server, address, number), cases))
         show(random_requests(server, 2 * cases))
         show(load(server, load_seconds))
-        rest = time.monotonic() + REST
+        rest = time.monotonic() + REST  # the full disk is tried meanwhile
         for name, held in full_disk.run(weights, folder / "log-full-disk"):
             tqdm.write(f"full disk: {name:40}{'held' if held else 'skipped' if held is None else 'WRONG'}")
             rows.append(Row(name, 1, int(held is not False), (0, 0), 0))
