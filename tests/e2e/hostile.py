@@ -181,6 +181,7 @@ def hostile(weights: Path, cases: int, load_seconds: float, folder: Path) -> boo
             count = cases if kind is lost_slot else 1
             show(try_kind(server, kind.__name__, lambda number, kind=kind: kind(server, address, number), count))
         # Once before anything is compared: Cog's own process keeps 60 MB after its first large requests.
+        load(server, 1)
         for kind in KINDS:
             ask_often(kind.__name__, lambda number, kind=kind: kind(server, address, number), CASES)
         time.sleep(2 * EVERY_SECONDS)
