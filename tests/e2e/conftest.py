@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 def server(start: Callable[..., Server]) -> Server:
     """The server without settings of its own, which most tests share. Its setup has succeeded."""
     server = start()
+    assert server.status() == "READY", server.health()
+    return server
+
+
+@pytest.fixture
+def tiny_server(start: Callable[..., Server], tiny_folder: Path) -> Server:
+    """The shared server with a model that draws a picture in milliseconds, and 500 steps in seconds."""
+    server = start(JSD_WEIGHTS=str(tiny_folder))
     assert server.status() == "READY", server.health()
     return server
 

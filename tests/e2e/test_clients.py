@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.page import Example, alike, examples
-from tests.server import ROOT, Server
+from tests.server import ROOT
 
 CLIENTS = ROOT / "tests" / "clients"
 EXAMPLES = examples(ROOT / "docs" / "api.md")
@@ -61,14 +61,6 @@ signal in create ...abort...
 data URI data:image/png;base64,
 inputs lost succeeded true
 """
-
-
-@pytest.fixture
-def tiny_server(start, tiny_folder) -> Server:
-    """A server with a model that draws a picture in milliseconds."""
-    server = start(JSD_WEIGHTS=str(tiny_folder))
-    assert server.status() == "READY", server.health()
-    return server
 
 
 def run(command: list[str | Path], folder: Path, **environment: str) -> str:

@@ -5,15 +5,6 @@ from schemathesis import GenerationMode
 
 from jsd.request import MAX_STEPS
 from tests.e2e.random_requests import ask_randomly
-from tests.server import Server
-
-
-@pytest.fixture
-def tiny_server(start, tiny_folder) -> Server:
-    """A server with a model that draws a picture in milliseconds."""
-    server = start(JSD_WEIGHTS=str(tiny_folder))
-    assert server.status() == "READY", server.health()
-    return server
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
