@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 NO_ANSWER = "no answer"
+CLOSED = "closed"  # no port: it is starting, or ending, in which case it finishes what clients wait for
 ALIVE = ("READY", "BUSY", "STARTING")
 BY_ITSELF = "this server ends by itself"  # part of the reason of a server that needs nobody to end it
 PAUSES = (3, 3)  # seconds between the questions to a server that seems dead
@@ -18,7 +20,7 @@ PAUSES = (3, 3)  # seconds between the questions to a server that seems dead
 
 @dataclass(frozen=True)
 class Health:
-    """What a server says of itself: `status` as Cog has it, or NO_ANSWER; `reason` may be empty."""
+    """What a server says of itself: `status` as Cog has it, or NO_ANSWER, or CLOSED; `reason` may be empty."""
 
     status: str
     reason: str = ""
@@ -29,7 +31,7 @@ class Health:
 
     @property
     def ends_by_itself(self) -> bool:
-        return BY_ITSELF in self.reason
+        return BY_ITSELF in self.reason or self.status == CLOSED
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}" if self.reason else self.status
@@ -46,6 +48,8 @@ def ask(port: int, host: str = "127.0.0.1", seconds: float = 8) -> Health:
         ) as answer:
             found = json.load(answer)
         return Health(str(found["status"]), str(found.get("user_healthcheck_error") or ""))
+    except urllib.error.URLError as error:
+        return Health(CLOSED if isinstance(error.reason, ConnectionRefusedError) else NO_ANSWER)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Health(NO_ANSWER)
 

@@ -9,6 +9,8 @@ SIGTERM, SIGINT and SIGHUP are handed to the server and end the supervisor with 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -73,19 +75,15 @@ class Supervisor:
             found = health.ask(self.port, self.host)
             self._ready = self._ready or found.status in ("READY", "BUSY", "UNHEALTHY")
             self._was_ready = self._was_ready or self._ready
-            ill = ill + 1 if self._is_ill(found) else 0
+            # The reason of a first setup's failure stays to be read.
+            ill = ill + 1 if self._was_ready and not (found.alive or found.ends_by_itself) else 0
             if ill >= ILL_CHECKS and not self._stopping.is_set():
                 say(f"the server can't draw ({found}); it is ended")
                 self._process.terminate()
                 if not self._ended(END_SECONDS):
                     self._process.kill()
+        self._clear()
         return self._process.returncode if self._process.returncode >= 0 else 1
-
-    def _is_ill(self, found: health.Health) -> bool:
-        """Whether an answer speaks for ending the server. The reason of a first setup's failure stays to be read."""
-        if found.alive or found.ends_by_itself:
-            return False
-        return self._ready or (self._was_ready and found.status != health.NO_ANSWER)
 
     def _ended(self, seconds: float) -> bool:
         """Wait for the server's end, `seconds` at most."""
@@ -94,6 +92,15 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def _clear(self) -> None:
+        """Wait for the end of the server's worker, and kill it if it hangs."""
+        for number in [0] * 100 + [signal.SIGKILL]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+                time.sleep(0.1)
+                continue
+            return
 
 
 def say(text: str) -> None:

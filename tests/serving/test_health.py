@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from serving import health
 from tests.server import ROOT
 
 ALIVE = ("READY", "BUSY", "STARTING")
-DEAD = ("UNHEALTHY", "SETUP_FAILED", "DEFUNCT", "no answer")
+DEAD = ("UNHEALTHY", "SETUP_FAILED", "DEFUNCT", "no answer", "closed")
 
 
 @pytest.fixture
@@ -48,6 +49,14 @@ def test_the_status_and_the_reason_are_read(answering):
 @pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b"null", b"\xff", b'{"status": '])
 def test_a_strange_answer_is_none(answering, answer):
     assert health.ask(answering(answer)) == health.Health(health.NO_ANSWER)
+
+
+def test_a_closed_port_is_of_a_server_that_ends():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert health.ask(port) == health.Health(health.CLOSED)
+    assert health.ask(port).ends_by_itself
+    assert not health.ask(port).alive
 
 
 @pytest.mark.parametrize("status", [*ALIVE, *DEAD])

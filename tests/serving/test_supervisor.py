@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from serving import health
 from tests.server import ROOT
 
 FAKE = """
-import http.server, json, os, pathlib, signal, sys
+import http.server, json, os, pathlib, signal, sys, time
 port, notes, kind = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 starts = len(notes.read_text().splitlines()) + 1 if notes.exists() else 1
 with notes.open("a") as file:
@@ -30,10 +31,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(answer).encode())
         if kind == "ill" and starts == 1:
             answer.update(status="UNHEALTHY", user_healthcheck_error="tired")
+        if self.path == "/shutdown":
+            self.server.socket.close()  # and finishes what clients wait for
+            time.sleep(1.5)
+            note("drained")
+            os._exit(0)
     log_message = lambda *_: None
-def end(*_):
+def note(word):
     with notes.with_suffix(".ends").open("a") as file:
-        print("ended", file=file)
+        print(word, file=file)
+def end(*_):
+    note("ended")
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
@@ -97,6 +105,16 @@ def test_a_server_that_can_not_draw_is_ended_and_started_again(supervise):
     supervised = supervise("ill")
     supervised.wait_for_starts(2)
     assert supervised.notes.with_suffix(".ends").read_text() == "ended\n"
+
+
+def test_a_server_that_finishes_what_clients_wait_for_is_not_disturbed(supervise):
+    """Somebody has told it to end. Its port is closed meanwhile."""
+    supervised = supervise("good")
+    supervised.wait_for_starts(1)
+    with urllib.request.urlopen(f"http://127.0.0.1:{supervised.port}/shutdown") as answer:
+        assert answer.status == 200
+    supervised.wait_for_starts(2)
+    assert supervised.notes.with_suffix(".ends").read_text() == "drained\n"
 
 
 @pytest.mark.parametrize(
