@@ -5,6 +5,7 @@ those of `jsd.request`.
 """
 
 import asyncio
+import contextvars
 import io
 import os
 import shutil
@@ -34,6 +35,7 @@ class Predictor(BasePredictor):
         self.slots = Slots(partial(end_server, os.getppid()))
         self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
+        self.writers = ThreadPoolExecutor(4, "jsd-write")
         self.folders = PredictionFolders()
 
     def healthcheck(self) -> bool:
@@ -147,7 +149,8 @@ class Predictor(BasePredictor):
             request = await self._with_pictures(make_request, {"image": image, "mask": mask})
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
             result = await asyncio.wrap_future(self.engine.submit(request, progress_line()))
-            return await asyncio.to_thread(self._save, result)
+            save = partial(contextvars.copy_context().run, self._save, result)  # the log and metrics are by context
+            return await asyncio.get_running_loop().run_in_executor(self.writers, save)
 
     async def _with_pictures(self, make_request: Callable[..., Request], uris: dict[str, str | None]) -> Request:
         """Fetch the pictures, and return the resolved request with them. "" means none. Raises `InputError`."""

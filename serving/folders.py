@@ -24,6 +24,7 @@ from serving.memory import give_back
 
 KEEP_SECONDS = 120  # after the end of a prediction
 STRAY_SECONDS = 3600  # for the folders of servers that were killed
+FRESH_SECONDS = 10  # between Cog's making a folder and the prediction's start
 EVERY_SECONDS = 10
 COG_FOLDERS = Path("/tmp/coglet/predictions")
 PREFIX = "jsd-predictions-"
@@ -48,7 +49,7 @@ class PredictionFolders:
     ):
         self.keep_seconds, self.cog_folders, self.now = keep_seconds, cog_folders, now
         self.root: Path | None = None  # made when it is first needed: the disk may be full while the server starts
-        self._lock = threading.Lock()  # guards _running and _ended
+        self._lock = threading.Lock()  # guards root, _running and _ended
         self._running: Counter[Path] = Counter()
         self._ended: dict[Path, float] = {}
         self._closed = threading.Event()
@@ -60,8 +61,8 @@ class PredictionFolders:
     def prediction(self) -> Iterator[None]:
         """Context manager to run a prediction in. Notes its end, so that Cog's folder for it can be removed later."""
         folder = folder_of(prediction_id(), self.cog_folders)
-        # An old folder is not this prediction's: another server may be drawing under the same id.
-        ours = folder in self._ended or age(folder, self.now()) < self.keep_seconds
+        # An older folder is not this prediction's: another server may be drawing under the same id.
+        ours = folder in self._ended or age(folder, self.now()) < FRESH_SECONDS
         with self._lock:
             self._running[folder] += 1
         try:
@@ -75,9 +76,10 @@ class PredictionFolders:
 
     def new(self) -> Path:
         """Make a new folder for the files of one prediction, and return its path."""
-        if self.root is None or not self.root.is_dir():  # a cleaner of temporary files may have removed it
-            self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        return Path(tempfile.mkdtemp(dir=self.root))
+        with self._lock:
+            if self.root is None or not self.root.is_dir():  # a cleaner of temporary files may have removed it
+                self.root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            return Path(tempfile.mkdtemp(dir=self.root))
 
     def remove_old(self) -> None:
         """Remove our folders `keep_seconds` after their last change, and those of Cog as the class's text says."""
@@ -87,7 +89,7 @@ class PredictionFolders:
         if not is_ours(self.cog_folders):
             return
         with self._lock:
-            old = [folder for folder, ended in self._ended.items() if ended < before and folder not in self._running]
+            old = [folder for folder, ended in self._ended.items() if ended < before and not self._runs_in(folder)]
             for folder in old:
                 del self._ended[folder]
                 self._remove(folder)
@@ -108,20 +110,30 @@ class PredictionFolders:
                 self._remove(folder)
         atexit.unregister(self.close)
 
+    def _runs_in(self, folder: Path) -> bool:
+        """Whether a prediction runs that has this folder or one inside it: an id can be `a/b`."""
+        return any(running and running.is_relative_to(folder) for running in self._running)
+
     def _remove(self, folder: Path) -> None:
-        """Remove one of Cog's folders, and those above it that are empty then: an id can be `a/b`."""
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in folder.parents:
-            if parent == self.cog_folders:
+        """Remove what Cog made for one prediction, and each folder from there up that is empty then."""
+        for name in ("inputs", "outputs"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for empty in (folder, *folder.parents):
+            if empty == self.cog_folders:
                 break
             with contextlib.suppress(OSError):
-                parent.rmdir()
+                empty.rmdir()
 
     def _run(self, every_seconds: float) -> None:
-        remove_roots(self.now() - STRAY_SECONDS)
-        used = False  # since memory was given back
+        used, first = False, True
         while not self._closed.wait(every_seconds):
-            self.remove_old()
+            try:
+                if first:
+                    remove_roots(self.now() - STRAY_SECONDS)
+                    first = False
+                self.remove_old()
+            except OSError as error:  # the disk is full, for instance; the next time may be better
+                print(f"temporary files can't be removed: {error}", flush=True)
             used = used or bool(self._running or self._ended)
             if used and not self._running:
                 give_back()

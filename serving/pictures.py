@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote_to_bytes
 
 import httpx2
@@ -21,7 +22,10 @@ MAX_BYTES = 32 * 2**20  # of what comes from an address; Cog's limit for a reque
 SECONDS = 60  # for an address, from the first byte to the last
 STILL_SECONDS = 10  # for a connection, and between two of its bytes
 REDIRECTS = 5
+MAX_ESCAPED = 2**20  # characters of a data URI that is not base64: each takes a hundred times its size to decode
 URLSAFE = bytes.maketrans(b"-_", b"+/")
+ESCAPED = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%0D": b"", b"%0A": b"", b"%20": b""}
+DECODERS = ThreadPoolExecutor(2, "jsd-decode")  # not asyncio's own threads, which wait for names of machines
 
 
 async def fetch(name: str, uri: str, addresses: bool) -> bytes:
@@ -31,7 +35,7 @@ async def fetch(name: str, uri: str, addresses: bool) -> bytes:
     """
     scheme = uri.partition(":")[0].lower()
     if scheme == "data":
-        return await asyncio.to_thread(decode, name, uri)
+        return await asyncio.get_running_loop().run_in_executor(DECODERS, decode, name, uri)
     if scheme not in ("http", "https"):
         raise InputError(name, f"{shown(uri)} was given; a data URI or the address of a picture is wanted")
     if not addresses:
@@ -44,13 +48,15 @@ def decode(name: str, uri: str) -> bytes:
     head, comma, text = uri.partition(",")
     if not comma:
         raise InputError(name, f"{shown(uri)} is no data URI: it has no comma")
-    is_base64 = head.rstrip().lower().endswith(";base64")
-    if is_base64:
-        with contextlib.suppress(ValueError):
-            return base64.b64decode(text, validate=True)
-    data = unquote_to_bytes(text)
-    if not is_base64:
-        return data
+    if not head.rstrip().lower().endswith(";base64"):
+        if len(text) > MAX_ESCAPED:
+            raise InputError(name, f"a data URI of more than {MAX_ESCAPED // 2**20} MB has to be base64")
+        return unquote_to_bytes(text)
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(text, validate=True)
+    data = text.encode()
+    for escaped, character in ESCAPED.items():
+        data = data.replace(escaped, character).replace(escaped.lower(), character)
     data = data.translate(URLSAFE, b" \t\r\n").rstrip(b"=")
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
@@ -64,14 +70,16 @@ async def _download(name: str, address: str) -> bytes:
     headers = {"accept-encoding": "identity"} | (
         {"user-agent": os.environ["COG_USER_AGENT"]} if os.environ.get("COG_USER_AGENT") else {}
     )
-    options = {"follow_redirects": True, "max_redirects": REDIRECTS, "timeout": STILL_SECONDS, "headers": headers}
     try:
-        async with (
-            asyncio.timeout(SECONDS),
-            httpx2.AsyncClient(**options) as client,
-            client.stream("GET", address) as answer,
-        ):
-            return await _body(name, named, answer)
+        async with asyncio.timeout(SECONDS), httpx2.AsyncClient(timeout=STILL_SECONDS, headers=headers) as client:
+            request = client.build_request("GET", address)
+            # Not by the client itself: it would read what comes with a redirect, however much that is.
+            for _ in range(REDIRECTS + 1):
+                async with contextlib.aclosing(await client.send(request, stream=True)) as answer:
+                    request = answer.next_request
+                    if request is None:
+                        return await _body(name, named, answer)
+            raise InputError(name, f"{named} redirects more than {REDIRECTS} times")
     except InputError:
         raise
     except TimeoutError:

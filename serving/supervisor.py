@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 from serving import health
@@ -34,7 +33,7 @@ class Supervisor:
     def __init__(self, host: str, port: int, command: list[str]):
         self.host, self.port, self.command = host, port, command
         self._process: subprocess.Popen | None = None
-        self._stopping = threading.Event()
+        self._stopping = False
         self._ready = False  # whether the server that runs has been seen ready
         self._was_ready = False  # whether any has
 
@@ -46,7 +45,7 @@ class Supervisor:
         while True:
             began = time.monotonic()
             code = self._run_once()
-            if self._stopping.is_set():
+            if self._stopping:
                 return code
             broken = 0 if self._ready else broken + 1
             if not self._was_ready or broken >= BROKEN_STARTS:
@@ -55,21 +54,24 @@ class Supervisor:
             quick = time.monotonic() - began < QUICK_DEATH
             pause = min(2 * pause + 1, LONGEST_PAUSE) if quick else 0
             say(f"the server has ended with code {code}; it is started again in {pause} seconds")
-            if self._stopping.wait(pause):
+            end = time.monotonic() + pause
+            while time.monotonic() < end and not self._stopping:
+                time.sleep(0.1)
+            if self._stopping:
                 return code
 
     def stop(self, number: int, frame: object = None) -> None:
         """Hand a signal to the server, after whose end `run` returns. The second call kills the server."""
         if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if self._stopping.is_set() else number)
-        self._stopping.set()
+            self._process.send_signal(signal.SIGKILL if self._stopping else number)
+        self._stopping = True
 
     def _run_once(self) -> int:
         """Start the server and watch it until it has ended. Returns its exit code, 1 if a signal has ended it."""
         self._ready, ill = False, 0
         # In a session of its own: Ctrl-C reaches it through `stop` alone.
         self._process = subprocess.Popen(self.command, start_new_session=True)
-        if self._stopping.is_set():
+        if self._stopping:
             self._process.terminate()
         while not self._ended(CHECK_SECONDS if self._ready else START_SECONDS):
             found = health.ask(self.port, self.host)
@@ -77,7 +79,7 @@ class Supervisor:
             self._was_ready = self._was_ready or self._ready
             # The reason of a first setup's failure stays to be read.
             ill = ill + 1 if self._was_ready and not (found.alive or found.ends_by_itself) else 0
-            if ill >= ILL_CHECKS and not self._stopping.is_set():
+            if ill >= ILL_CHECKS and not self._stopping:
                 say(f"the server can't draw ({found}); it is ended")
                 self._process.terminate()
                 if not self._ended(END_SECONDS):
@@ -104,7 +106,9 @@ class Supervisor:
 
 
 def say(text: str) -> None:
-    print(f"script/serve: {text}", file=sys.stderr, flush=True)
+    """Print a line to stderr, if somebody still reads it."""
+    with contextlib.suppress(OSError):
+        print(f"script/serve: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from PIL import Image
 
 LONGEST = 90  # seconds that /drip and /never last
-CODES = {"missing": 404, "elsewhere": 302, "round": 302, "file": 302}
-TARGETS = {"elsewhere": "/picture", "round": "/round", "file": "file:///etc/passwd"}
+CODES = {"missing": 404, "elsewhere": 302, "round": 302, "file": 302, "bait": 302}
+TARGETS = {"elsewhere": "/picture", "bait": "/picture", "round": "/round", "file": "file:///etc/passwd"}
 
 
 def _png() -> bytes:
@@ -47,10 +47,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", TARGETS[kind])
         if kind == "gzip":
             self.send_header("Content-Encoding", "gzip")
-        if kind not in ("endless", "drip"):
+        if kind not in ("endless", "drip", "bait"):
             self.send_header("Content-Length", str(len(body) + (kind in ("broken", "reset"))))
         self.end_headers()
-        if kind == "endless":
+        if kind in ("endless", "bait"):
             while not self.server.closed.is_set():
                 self.wfile.write(bytes(2**16))
         elif kind == "drip":

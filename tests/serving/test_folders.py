@@ -3,14 +3,13 @@
 import contextvars
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.folders import ID, PREFIX, STRAY_SECONDS, PredictionFolders, folder_of, other_servers, prediction_id
+from serving.folders import ID, STRAY_SECONDS, PredictionFolders, folder_of, prediction_id
 
 CURRENT = contextvars.ContextVar(ID)
 
@@ -128,6 +127,37 @@ def test_a_folder_in_a_folder_goes_with_its_empty_parents(folders, clock):
     assert list(folders.cog_folders.iterdir()) == []
 
 
+def test_a_folder_in_a_folder_stays_while_its_prediction_runs(folders, clock):
+    predict(folders, "a")
+    (folders.cog_folders / "a" / "b" / "outputs").mkdir(parents=True)
+
+    def run():
+        CURRENT.set("a/b")
+        with folders.prediction():
+            clock.ahead += 61
+            folders.remove_old()
+            assert (folders.cog_folders / "a" / "b" / "outputs").exists()
+
+    contextvars.copy_context().run(run)
+
+
+def test_what_another_server_made_in_a_folder_stays(folders, clock, monkeypatch):
+    monkeypatch.setattr("serving.folders.other_servers", lambda folder: True)
+    predict(folders, "a")
+    (folders.cog_folders / "a" / "of-another" / "outputs").mkdir(parents=True)
+    clock.ahead += 61
+    folders.remove_old()
+    assert (folders.cog_folders / "a" / "of-another" / "outputs").exists()
+    assert not (folders.cog_folders / "a" / "outputs").exists()
+
+
+def test_predictions_that_end_together_share_one_place(folders, tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: folders.new(), range(32)))
+    assert len(set(made)) == 32
+    assert len({path.parent for path in made}) == 1
+
+
 def test_cogs_folders_go_with_the_server(folders):
     predict(folders, "one")
     folders.close()
@@ -177,45 +207,6 @@ def test_links_and_files_are_not_removed(folders, tmp_path):
     folders.remove_old()
     assert other.exists()
     assert (folders.cog_folders / "file").exists()
-
-
-def test_the_folder_of_a_killed_server_is_removed_when_the_next_one_starts(folders, tmp_path):
-    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
-    left, running, other = tmp_path / f"{PREFIX}{dead}-a", tmp_path / f"{PREFIX}{os.getppid()}-b", tmp_path / "other"
-    for path in (left, running, other):
-        path.mkdir()
-        age(path, STRAY_SECONDS + 1)
-    following = PredictionFolders(every_seconds=0.01, cog_folders=folders.cog_folders)
-    deadline = time.monotonic() + 30
-    while left.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert running.exists()
-    assert other.exists()
-    following.close()
-
-
-def test_another_server_is_seen_by_its_command(monkeypatch, tmp_path):
-    monkeypatch.setattr("serving.folders.SERVER", b"tests.only.this.one")
-    assert not other_servers(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", "input()", "tests.only.this.one"], stdin=subprocess.PIPE):
-        deadline = time.monotonic() + 30
-        while not other_servers(tmp_path):
-            assert time.monotonic() < deadline
-        assert not other_servers(tmp_path / "missing")  # which it can't share
-    assert not other_servers(tmp_path)
-
-
-def test_a_thread_removes_old_folders_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folders = PredictionFolders(keep_seconds=0.01, every_seconds=0.01, cog_folders=tmp_path)
-    path = folders.new()
-    deadline = time.monotonic() + 30
-    while path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    folders.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_root_that_was_removed_is_made_again(folders):
