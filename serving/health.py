@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -30,8 +32,13 @@ class Health:
         return self.status in ALIVE
 
     @property
+    def says_so(self) -> bool:
+        """Whether the server says that it ends by itself."""
+        return BY_ITSELF in self.reason
+
+    @property
     def ends_by_itself(self) -> bool:
-        return BY_ITSELF in self.reason or self.status == CLOSED
+        return self.says_so or self.status == CLOSED
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}" if self.reason else self.status
@@ -50,7 +57,7 @@ def ask(port: int, host: str = "127.0.0.1", seconds: float = 8) -> Health:
         return Health(str(found["status"]), str(found.get("user_healthcheck_error") or ""))
     except urllib.error.URLError as error:
         return Health(CLOSED if isinstance(error.reason, ConnectionRefusedError) else NO_ANSWER)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
         return Health(NO_ANSWER)
 
 
@@ -69,7 +76,7 @@ def end(process: int, seconds: float = 10) -> None:
 
     An init process can't be killed from inside, but it ends with its child.
     """
-    children = [int(child) for task in _tasks(process) for child in (task / "children").read_text().split()]
+    children = _children(process)
     os.kill(process, signal.SIGTERM)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and Path(f"/proc/{process}").exists():
@@ -81,5 +88,9 @@ def end(process: int, seconds: float = 10) -> None:
             continue
 
 
-def _tasks(process: int) -> list[Path]:
-    return list(Path(f"/proc/{process}/task").glob("*"))
+def _children(process: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*"):
+        with contextlib.suppress(OSError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found

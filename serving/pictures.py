@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote_to_bytes
 
@@ -65,7 +66,8 @@ def decode(name: str, uri: str) -> bytes:
 
 
 async def _download(name: str, address: str) -> bytes:
-    named = shown(address.partition("?")[0])  # what follows may be a key
+    # Without what may be secret: a key after the question mark, a password before the host.
+    named = shown(re.sub(r"//[^/]*@", "//", address.partition("?")[0]))
     # A compressed answer could be a thousand times as large as what is sent.
     headers = {"accept-encoding": "identity"} | (
         {"user-agent": os.environ["COG_USER_AGENT"]} if os.environ.get("COG_USER_AGENT") else {}
@@ -87,13 +89,15 @@ async def _download(name: str, address: str) -> bytes:
     except Exception as error:  # noqa: BLE001  addresses are wrong in many ways, and so are servers
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        reason = str(error) or type(error).__name__
+        reason = shown(str(error) or type(error).__name__)
         raise InputError(name, f"{named} can't be fetched ({reason}); try a data URI") from None
 
 
 async def _body(name: str, named: str, answer: httpx2.Response) -> bytes:
     if answer.status_code != httpx2.codes.OK:
-        raise InputError(name, f"{named} answers {answer.status_code} {answer.reason_phrase}; a picture is wanted")
+        raise InputError(
+            name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a picture is wanted"
+        )
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise InputError(name, f"{named} sends compressed data, which is not read; try a data URI")
     data = bytearray()

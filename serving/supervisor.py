@@ -4,7 +4,7 @@
 
 A server that has ended, or that has said for half a minute that it can't draw, is started again. One that ends before
 it was ever ready, or whose setup fails, is broken: if an earlier one was ready a few more are tried, else none.
-SIGTERM, SIGINT and SIGHUP are handed to the server and end the supervisor with it.
+SIGTERM, SIGINT and SIGHUP end the server in order, and the supervisor with it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import time
 
 from serving import health
 
-CHECK_SECONDS = 10
+CHECK_SECONDS = 5
 START_SECONDS = 1  # between two checks of a server that is not ready yet
 ILL_CHECKS = 3  # in a row, and the server is ended
+CLOSED_CHECKS = 720  # in a row with its port closed: what clients wait for is finished in an hour
 END_SECONDS = 60  # what it draws is finished in this time, else it is killed
 BROKEN_STARTS = 3  # in a row, and the supervisor gives up
 QUICK_DEATH = 60  # seconds; after one the next start waits, each time twice as long
 LONGEST_PAUSE = 30
+AGAIN_SECONDS = 2  # terminals and wrappers may send one signal twice
 
 
 class Supervisor:
@@ -34,13 +36,15 @@ class Supervisor:
         self.host, self.port, self.command = host, port, command
         self._process: subprocess.Popen | None = None
         self._stopping = False
+        self._stopped = 0.0  # when
         self._ready = False  # whether the server that runs has been seen ready
         self._was_ready = False  # whether any has
 
     def run(self) -> int:
         """Run servers until `stop` is called or none can be started. Returns the last one's exit code, 1 if killed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self.stop)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, self.stop)
         broken, pause = 0, 0
         while True:
             began = time.monotonic()
@@ -61,10 +65,18 @@ class Supervisor:
                 return code
 
     def stop(self, number: int, frame: object = None) -> None:
-        """Hand a signal to the server, after whose end `run` returns. The second call kills the server."""
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if self._stopping else number)
+        """End the server, after which `run` returns. A second call, not just after the first, kills the server."""
+        now = time.monotonic()
+        if not self._stopping:
+            self._stopped = now
+            self._signal(signal.SIGTERM)
+        elif now > self._stopped + AGAIN_SECONDS:
+            self._signal(signal.SIGKILL)
         self._stopping = True
+
+    def _signal(self, number: int) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(number)
 
     def _run_once(self) -> int:
         """Start the server and watch it until it has ended. Returns its exit code, 1 if a signal has ended it."""
@@ -78,8 +90,9 @@ class Supervisor:
             self._ready = self._ready or found.status in ("READY", "BUSY", "UNHEALTHY")
             self._was_ready = self._was_ready or self._ready
             # The reason of a first setup's failure stays to be read.
-            ill = ill + 1 if self._was_ready and not (found.alive or found.ends_by_itself) else 0
-            if ill >= ILL_CHECKS and not self._stopping:
+            ill = ill + 1 if self._was_ready and not (found.alive or found.says_so) else 0
+            limit = CLOSED_CHECKS if found.status == health.CLOSED else ILL_CHECKS
+            if ill >= limit and not self._stopping:
                 say(f"the server can't draw ({found}); it is ended")
                 self._process.terminate()
                 if not self._ended(END_SECONDS):
