@@ -36,8 +36,8 @@ class PredictionFolders:
     """Makes folders for the files of predictions. A thread removes each `keep_seconds` after its last change.
 
     It also removes Cog's folder of a prediction, `keep_seconds` after the prediction's end. What requests left there
-    that never became a prediction goes at the same age, but only while no other Cog server runs on this machine: the
-    folder might be the other's. `now()` tells the time.
+    that never became a prediction goes at the same age, but only while no other Cog server shares the place: the folder
+    might be the other's. When nothing runs any more, freed memory is given back too. `now()` tells the time.
     """
 
     def __init__(

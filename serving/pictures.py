@@ -69,9 +69,9 @@ async def _download(name: str, address: str) -> bytes:
     # Without what may be secret: a key after the question mark, a password before the host.
     named = shown(re.sub(r"//[^/]*@", "//", address.partition("?")[0]))
     # A compressed answer could be a thousand times as large as what is sent.
-    headers = {"accept-encoding": "identity"} | (
-        {"user-agent": os.environ["COG_USER_AGENT"]} if os.environ.get("COG_USER_AGENT") else {}
-    )
+    headers = {"accept-encoding": "identity"}
+    if os.environ.get("COG_USER_AGENT"):
+        headers["user-agent"] = os.environ["COG_USER_AGENT"]
     try:
         async with asyncio.timeout(SECONDS), httpx2.AsyncClient(timeout=STILL_SECONDS, headers=headers) as client:
             request = client.build_request("GET", address)

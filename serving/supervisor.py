@@ -2,7 +2,7 @@
 
     python -m serving.supervisor HOST PORT COMMAND...
 
-A server that has ended, or that has said for half a minute that it can't draw, is started again. One that ends before
+A server that has ended, or that has said three times that it can't draw, is started again. One that ends before
 it was ever ready, or whose setup fails, is broken: if an earlier one was ready a few more are tried, else none.
 SIGTERM, SIGINT and SIGHUP end the server in order, and the supervisor with it.
 """

@@ -133,4 +133,5 @@ def test_what_a_form_sends_for_an_empty_field_is_refused_with_what_is_wanted(doc
 def test_a_form_that_sends_the_first_choices_gets_a_picture(documented):
     schemas = documented.document["components"]["schemas"]
     first = {name: schemas[name]["enum"][0] for name in ("scheduler", "output_format")}
-    documented.server.draw(**SMALL | {"negative_prompt": ""} | first)
+    inputs = SMALL | {"negative_prompt": "", "image": "", "mask": ""} | first
+    assert len(documented.server.draw(**inputs)) == 1

@@ -99,6 +99,8 @@ def test_a_server_that_dies_is_started_again(supervise, number):
         supervised.wait_for_starts(starts)
         os.kill(supervised.servers[-1], number)
     supervised.wait_for_starts(4)
+    assert supervised.process.poll() is None
+    assert len(set(supervised.servers)) == 4
 
 
 def test_a_server_that_can_not_draw_is_ended_and_started_again(supervise):
