@@ -23,6 +23,7 @@ from jsd.errors import InputError
 from jsd.request import Request
 from jsd.result import Result
 from serving.folders import PredictionFolders
+from serving.memory import use_heaps
 from serving.pictures import fetch
 from serving.progress import progress_line
 from serving.slots import Slots, end_server
@@ -31,6 +32,7 @@ from serving.slots import Slots, end_server
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
+        use_heaps()
         self.addresses = settings.input_urls()
         self.slots = Slots(partial(end_server, os.getppid()))
         self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
