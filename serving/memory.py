@@ -16,8 +16,8 @@ LARGE = 32 * 2**20  # bytes: the most that glibc's own threshold grows to
 def use_heaps() -> None:
     """Undo MALLOC_MMAP_THRESHOLD_ in this process, as far as glibc is its C library.
 
-    Drawing takes and frees tensors of megabytes all the time: outside the heaps a picture of the embedded model took 0.35
-    instead of 0.22 seconds.
+    Drawing takes and frees tensors of megabytes all the time: outside the heaps a picture of the embedded model took
+    0.35 instead of 0.22 seconds.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
