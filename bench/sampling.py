@@ -21,7 +21,7 @@ from bench import PROMPTS, ROOT, add_weights, plot, table
 from jsd import cli, sampling, settings, vae
 from jsd.model import Components
 from jsd.request import ALWAYS, MAX_STEPS, Request
-from jsd.schedulers import make_scheduler, set_timesteps
+from jsd.schedule import make_schedule
 
 DETERMINISTIC = ("DDIM", "K_LMS", "PNDM", "K_EULER", "K_HEUN", "DPM_SOLVER_PP_2M_KARRAS", "UNI_PC")
 STEPS = (4, 6, 8, 12, 16, 25, 50)
@@ -77,12 +77,13 @@ def draw(components: Components, scheduler: str, steps: int) -> list[Image.Image
     request = {"scheduler": scheduler, "num_inference_steps": min(steps, MAX_STEPS), "guidance_interval": ALWAYS}
     jobs = [sampling.prepare(components, Request(p, seed=0, num_outputs=PICTURES, **request)) for p in PROMPTS]
     for job in jobs if steps > MAX_STEPS else ():
-        job.scheduler = make_scheduler(scheduler, components.scheduler_config | {"timestep_spacing": "trailing"})
-        set_timesteps(job.scheduler, steps)
-        job.timesteps = job.scheduler.timesteps
+        config = components.scheduler_config | {"timestep_spacing": "trailing"}
+        job.schedule = make_schedule(scheduler, config, steps)
+        job.steps = job.schedule.steps
+        job.guided = [job.request.guidance_scale != 1] * steps
     while not jobs[0].finished:
         sampling.step(components, jobs, max_rows=16)
-    return [picture for job in jobs for picture in vae.decode(components, job.x_t)]
+    return [Image.fromarray(picture.numpy()) for job in jobs for picture in vae.decode(components, job.x_t)]
 
 
 def rows(components: Components, scheduler: str, steps: int, interval: tuple[float, float] = ALWAYS) -> int:
@@ -90,7 +91,7 @@ def rows(components: Components, scheduler: str, steps: int, interval: tuple[flo
     request = Request("犬", scheduler=scheduler, num_inference_steps=steps, guidance_interval=interval)
     job, count = sampling.prepare(components, request), 0
     while not job.finished:
-        count += len(job.next_context)
+        count += job.rows
         job.done += 1
     return count
 

@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from jsd import device, sampling
-from jsd.device import in_halves, is_lost, released
+from jsd.device import Fitting, in_halves, is_lost, released
+from jsd.job import Job
 from jsd.model import Components
 from jsd.request import Defaults, Progress, Request
 from jsd.result import Result
-from jsd.sampling import Job
 
 
 @dataclass(eq=False)
@@ -36,6 +36,11 @@ class Ticket:
         return math.ceil(self.request.width * self.request.height / (self.defaults.width * self.defaults.height))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the latents of one picture, (c, h, w)."""
+        return tuple(self.job.state.shape[2:])
+
+    @property
     def rows(self) -> int:
         """The most samples this request has in the UNet's batch, times `scale`: larger pictures take more memory."""
         return self.request.rows * self.scale
@@ -51,7 +56,8 @@ class Batch:
 
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
     samples in a UNet call and, unless there is only one ticket, the `rows` of all tickets. `decode_batch` limits the
-    pictures decoded in one call. None: `jsd.device` chooses. If memory is short, a call is tried with half as many.
+    pictures of the model's default size decoded in one call. None: `jsd.device` chooses. Both limits are lower for
+    larger pictures. If memory is short, a call is tried with half as many.
     An error of one request ends only that request. If the GPU is lost, the method that notices it raises the error.
     """
 
@@ -61,7 +67,7 @@ class Batch:
         self.decode_batch = decode_batch or device.decode_batch(components)
         self.active: list[Ticket] = []
         self.decoding: list[Ticket] = []
-        self._rows_that_fit: dict[tuple[int, ...], int] = {}  # by latent shape, where memory was once short
+        self._rows, self._pictures = Fitting(), Fitting()  # what fits into a UNet call, and into a VAE call
 
     @property
     def tickets(self) -> list[Ticket]:
@@ -114,8 +120,9 @@ class Batch:
         A ticket (request) whose pictures are now all decoded and checked leaves the batch and is given to `deliver`.
         """
         group = _of_one_shape(self.decoding)
-        error = self._decode_pictures(group, self.decode_batch)
-        if error and (self.decode_batch > 1 or group[1:]):
+        most = max(1, self.decode_batch // group[0].scale)
+        error = self._decode_pictures(group, most)
+        if error and (most > 1 or group[1:]):
             error = self._decode_pictures(group[:1], 1)
         if error:
             self._fail(group[0], error)
@@ -133,21 +140,17 @@ class Batch:
                 tickets.remove(ticket)
 
     def _step(self, group: list[Ticket]) -> Exception | None:
-        """Advance the tickets in `group`, all of one latent shape, by one step. If the UNet call fails, no job changes
-        and the error is returned, otherwise None.
+        """Advance the tickets in `group`, all of one latent shape, by one step. If that fails, no job changes and the
+        error is returned, otherwise None.
         """
-        jobs, shape = [ticket.job for ticket in group], group[0].job.x_t.shape[1:]
-        most = self._rows_that_fit.get(shape, max(1, self.max_rows // group[0].scale))
-        most = min(most, sum(len(job.next_context) for job in jobs))
+        jobs = [ticket.job for ticket in group]
+        most = min(max(1, self.max_rows // group[0].scale), sum(job.rows for job in jobs))
         try:
-            predictions, rows = in_halves(lambda rows: sampling.predict(self.components, jobs, rows), most)
+            self._rows.call(group[0].shape, most, lambda rows: sampling.step(self.components, jobs, rows))
         except Exception as error:  # noqa: BLE001 - `tick` finds out whose it is
             return released(error)
-        if rows < most:
-            self._rows_that_fit[shape] = rows
-        for ticket, eps in zip(group, predictions, strict=True):
+        for ticket in group:
             try:
-                sampling.advance(ticket.job, eps, rows)
                 if ticket.progress:
                     ticket.progress(ticket.job.done, ticket.job.total)
                 self._move_on(ticket)
@@ -160,8 +163,9 @@ class Batch:
         no job changes and the error is returned, otherwise None.
         """
         jobs = [ticket.job for ticket in group]
+        most = min(most, sum(job.undecoded for job in jobs))
         try:
-            in_halves(lambda count: sampling.decode_next(self.components, jobs, count), most)
+            self._pictures.call(group[0].shape, most, lambda count: sampling.decode_next(self.components, jobs, count))
         except Exception as error:  # noqa: BLE001 - `decode` finds out whose it is
             return released(error)
         return None
@@ -181,4 +185,4 @@ class Batch:
 
 def _of_one_shape(tickets: Sequence[Ticket]) -> list[Ticket]:
     """Return the first of `tickets` and all others whose latents have the same shape (c, h, w)."""
-    return [ticket for ticket in tickets if ticket.job.x_t.shape[1:] == tickets[0].job.x_t.shape[1:]]
+    return [ticket for ticket in tickets if ticket.shape == tickets[0].shape]

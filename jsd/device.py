@@ -40,6 +40,8 @@ def max_batch_rows(components: Components) -> int:
         return torch.cuda.max_memory_allocated(device) - before
 
     try:
+        run_unet(components, 1)  # the first call also loads libraries and their workspaces, which stay
+        run_vae(components)
         few, many = (peak_bytes(lambda rows=rows: run_unet(components, rows)) for rows in (FEW, MANY))
         decoding = decode_batch(components) * peak_bytes(lambda: run_vae(components))
     except torch.OutOfMemoryError:
@@ -95,7 +97,7 @@ def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
         try:
             return call(count), count
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if count == 1:
                 raise MemoryShortError(
@@ -106,7 +108,34 @@ def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
         count //= 2
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+class Fitting:
+    """How many samples fit into one call, by the shape of a sample, learned where memory was once short.
+
+    A shape that did not fit is called with what fitted. After RETRY such calls all are tried again, because the
+    shortage may have passed. After a vain try it takes twice as many calls until the next one.
+    """
+
+    RETRY = 20
+
+    def __init__(self) -> None:
+        self._short: dict[tuple[int, ...], tuple[int, int, int]] = {}  # shape: what fitted, calls until a try, the next
+
+    def call(self, shape: tuple[int, ...], most: int, call: Callable[[int], T]) -> T:
+        """Return `call(count)`, where `count` is `most` or as many as fit. Raises the errors of `in_halves`."""
+        fitted, left, wait = self._short.get(shape, (most, 0, self.RETRY))
+        tried = min(fitted, most) if left else most
+        result, count = in_halves(call, tried)
+        if count < tried:
+            self._short[shape] = (count, wait, 2 * wait)
+        elif left:
+            self._short[shape] = (fitted, left - 1, wait)
+        else:
+            self._short.pop(shape, None)
+        return result
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` means that memory was short."""
     # On a CPU, torch raises a plain RuntimeError. So do some CUDA libraries.
     words = ("allocate memory", "out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
@@ -124,3 +153,21 @@ def released(error: Exception) -> Exception:
 def is_lost(error: Exception) -> bool:
     """Whether `error` means that the GPU is lost: a CUDA error after which every later CUDA call fails too."""
     return isinstance(error, torch.AcceleratorError)
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """Return an event that a GPU reaches when it has done all that is queued so far. None on a CPU, which never lags.
+
+    Its `synchronize` waits for that.
+    """
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done all that is queued, so that the time it took is counted where it belongs."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -92,8 +92,11 @@ class Engine:
         """Return a copy of a request with missing settings filled in and its pictures resized. Raises `InputError`.
 
         `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
+        The request's schedule is made as well, which the engine then finds in the cache.
         """
-        return at_size(request.resolve(self.components.defaults))
+        request = at_size(request.resolve(self.components.defaults))
+        sampling.schedule_of(self.components, request)
+        return request
 
     @property
     def running(self) -> int:

@@ -11,32 +11,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from jsd import clip_input
 from jsd.errors import NaNError
 
 if TYPE_CHECKING:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from PIL import Image
     from transformers import CLIPImageProcessorPil
 
 
 @torch.inference_mode()
 def check(
-    safety_checker: StableDiffusionSafetyChecker, image_processor: CLIPImageProcessorPil, images: list[Image.Image]
+    safety_checker: StableDiffusionSafetyChecker, image_processor: CLIPImageProcessorPil, pixels: torch.Tensor
 ) -> list[bool]:
     """Return one flag per picture: True if the safety checker says that it must not be shown.
 
-    Raises `NaNError` if an embedding is not finite, because the checker would take such a picture for harmless. Other
-    errors of the checker are raised as they are.
+    `pixels` is uint8 (n, height, width, 3), on any device. Raises `NaNError` if an embedding is not finite, because the
+    checker would take such a picture for harmless. Other errors of the checker are raised as they are.
     """
-    pixels = image_processor(images=images, return_tensors="pt").pixel_values
+    if pixels.device.type != "cpu" and clip_input.stands_in(image_processor, *pixels.shape[1:3]):
+        x = clip_input.clip_input(image_processor, pixels)
+    else:
+        x = image_processor(images=list(pixels.cpu().numpy()), return_tensors="pt").pixel_values
+    x = x.to(safety_checker.device, safety_checker.dtype)
     embeddings: list[torch.Tensor] = []
     hook = safety_checker.visual_projection.register_forward_hook(lambda *call: embeddings.append(call[-1]))
     try:
         # The checker blackens flagged pictures in the arrays it gets. So it gets stand-ins.
-        stand_ins = [np.zeros(1) for _ in images]
-        _, flagged = safety_checker(pixels.to(safety_checker.device, safety_checker.dtype), stand_ins)
+        _, flagged = safety_checker(x, [np.zeros(1) for _ in pixels])
     finally:
         hook.remove()
-    if len(flagged) != len(images) or not all(embedding.isfinite().all() for embedding in embeddings):
+    if len(flagged) != len(pixels) or not all(embedding.isfinite().all() for embedding in embeddings):
         raise NaNError("the safety checker could not judge the pictures: its embeddings hold NaN or infinite values")
     return [bool(flag) for flag in flagged]

@@ -1,7 +1,8 @@
 """The denoising loop for any number of requests at once: `prepare`, `step`, `finish`.
 
 `prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
-may differ in timestep, scheduler and guidance, but not in latent size. `generate` runs the loop for one request.
+may differ in timestep, sampler and guidance, but not in latent size. `generate` runs the loop for one request. On a GPU
+a step only queues work: its numbers lie there since `prepare`, and it waits for the step before it at most.
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
 """
@@ -10,69 +11,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
-from diffusers import SchedulerMixin
-from PIL import Image
 
 from jsd import safety, watermark
+from jsd.device import mark, settle
 from jsd.errors import NSFWError
+from jsd.job import Job
 from jsd.model import Components
 from jsd.request import Progress, Request
 from jsd.result import Result
-from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
-from jsd.source import Source, at_size, blend, draw_noise, make_source, put_back, start
+from jsd.schedule import ROWS, Schedule, advance, make_schedule
+from jsd.source import at_size, blend, draw_noise, make_source, put_back, start
 from jsd.vae import decode
-
-STAGES = ("queue", "text", "denoise", "decode", "safety")
-
-
-@dataclass(eq=False)
-class Job:
-    """The sampling state of one request: n pictures, whose latents have c channels, height h and width w."""
-
-    request: Request  # resolved
-    scheduler: SchedulerMixin  # schedulers keep state, so each job has its own
-    generators: list[torch.Generator]  # one per picture, on the CPU, so that a picture does not depend on others
-    timesteps: torch.Tensor  # one per UNet call; image to image skips the scheduler's first ones
-    x_t: torch.Tensor  # (n, c, h, w), float32
-    source: Source | None
-    context: torch.Tensor  # text embeddings, (rows, tokens, width); the rows of the negative prompt come first
-    tokens: int  # of the prompt, as used
-    truncated: int  # tokens cut off from prompt and negative prompt
-    done: int = 0  # UNet calls so far
-    batch_rows: int = 0  # the sum of the rows of these calls, those of other jobs included
-    pictures: list[Image.Image] = field(default_factory=list)  # the decoded ones
-    flagged: list[bool] = field(default_factory=list)  # by the safety checker, one flag per picture
-    started: float = field(default_factory=time.perf_counter)
-    timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))  # seconds
-
-    @property
-    def total(self) -> int:
-        """The number of UNet calls of this job from the first step to the last."""
-        return len(self.timesteps)
-
-    @property
-    def finished(self) -> bool:
-        return self.done >= self.total
-
-    @property
-    def guided(self) -> bool:
-        """Whether the next UNet call applies guidance, and so has two samples per picture instead of one."""
-        noise_level = float(self.timesteps[self.done]) / self.scheduler.config.num_train_timesteps
-        low, high = self.request.guidance_interval
-        return self.request.guidance_scale != 1 and low <= noise_level <= high
-
-    @property
-    def next_context(self) -> torch.Tensor:
-        """The text embeddings, (rows, tokens, width), for the next UNet call. With guidance, two rows per picture."""
-        return self.context if self.guided else self.context[-len(self.x_t) :]
-
-    @property
-    def undecoded(self) -> int:
-        """The number of this job's pictures that are not decoded yet."""
-        return len(self.x_t) - len(self.pictures)
 
 
 def generate(
@@ -91,35 +42,43 @@ def generate(
     return finish(components, job)
 
 
+def schedule_of(components: Components, request: Request) -> Schedule:
+    """Return the schedule of a resolved request. Raises `InputError` if its sampler can't sample this model's noise."""
+    strength = request.prompt_strength if request.image is not None else 1.0
+    return make_schedule(request.scheduler, components.scheduler_config, request.num_inference_steps, strength)
+
+
 @torch.inference_mode()
 def prepare(components: Components, request: Request) -> Job:
-    """Make the job of a request: encode its text, make its scheduler, make its start latents. Raises `InputError`."""
+    """Make the job of a request: encode its text, make its schedule and its start latents. Raises `InputError`."""
     request = at_size(request.resolve(components.defaults))
-    scheduler = make_scheduler(request.scheduler, components.scheduler_config)
-    set_timesteps(scheduler, request.num_inference_steps)
+    device, pictures = components.device, request.num_outputs
+    schedule = schedule_of(components, request)
 
     began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
     tokens = [components.tokenizer(text) for text in texts]
-    ids = torch.tensor([t.ids for t in tokens], device=components.device)
-    context = components.text_encoder(ids).last_hidden_state.repeat_interleave(request.num_outputs, dim=0)
+    ids = torch.tensor([t.ids for t in tokens], device=device)
+    context = components.text_encoder(ids).last_hidden_state.repeat_interleave(pictures, dim=0)
 
     # One generator per picture, on the CPU. So a seed gives the same picture on any device and in any batch.
-    generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_outputs)]
-    if request.image is None:
-        source, timesteps = None, scheduler.timesteps
-        x_t = draw_noise(components, request, generators) * scheduler.init_noise_sigma
-    else:
-        source = make_source(components, request, generators)
-        timesteps, x_t = start(scheduler, source, request)
+    generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(pictures)]
+    source = None if request.image is None else make_source(components, request, generators)
+    x_t = start(components, request, schedule, source, generators)
+    state = x_t.new_zeros((pictures, ROWS, *x_t.shape[1:]))
+    state[:, 0] = x_t
+    low, high = request.guidance_interval
+    trained = components.scheduler_config.get("num_train_timesteps", 1000)
     job = Job(
         request=request,
-        scheduler=scheduler,
+        schedule=schedule,
+        steps=schedule.steps.to(device),
+        guided=[request.guidance_scale != 1 and low <= t / trained <= high for t in schedule.timesteps],
         generators=generators,
-        timesteps=timesteps,
-        x_t=x_t.to(components.device),
+        state=state,
         source=source,
         context=context,
+        guidance_scale=torch.full((pictures, 1, 1, 1), request.guidance_scale, device=device),
         tokens=tokens[-1].used,
         truncated=sum(t.dropped for t in tokens),
     )
@@ -127,63 +86,56 @@ def prepare(components: Components, request: Request) -> Job:
     return job
 
 
+@torch.inference_mode()
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
     """Advance all jobs, in place, by one UNet call, or by several if they have more than `max_rows` samples together.
 
-    No job may be finished, and all must have the same latent size.
+    No job may be finished, and all must have the same latent size. If this fails, no job has changed.
     """
-    rows = sum(len(job.next_context) for job in jobs)
+    jobs = sorted(jobs, key=lambda job: not job.guided[job.done])  # so that the pictures with guidance come first
+    pictures = [len(job.state) for job in jobs]
+    state = torch.cat([job.state for job in jobs])
+    numbers = torch.cat([job.steps[job.done].expand(n, -1) for job, n in zip(jobs, pictures, strict=True)])
+    weights, t, scale = numbers[:, :-2], numbers[:, -2], numbers[:, -1]
+    eps = _predict(components, jobs, state[:, 0] * scale.view(-1, 1, 1, 1), t, max_rows)
+    states = advance(weights, state, eps).split(pictures)
+    for job, new_state in zip(jobs, states, strict=True):
+        if added := job.schedule.noise[job.done]:
+            new_state[:, 0] += added * draw_noise(components, job.request, job.generators)
+        if job.source is not None and job.source.mask is not None:
+            blend(job.source, new_state[:, 0], job.schedule.noised[job.done + 1 : job.done + 2])
+    queued = mark(components.device)
+    for mark_before in {job.queued for job in jobs if job.queued}:
+        mark_before.synchronize()
+    rows = sum(job.rows for job in jobs)
     rows = min(rows, max_rows or rows)
-    for job, eps in zip(jobs, predict(components, jobs, max_rows), strict=True):
-        advance(job, eps, rows)
+    for job, new_state in zip(jobs, states, strict=True):
+        job.state, job.queued = new_state, queued
+        job.done += 1
+        job.batch_rows += rows
 
 
-@torch.inference_mode()
-def predict(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> list[torch.Tensor]:
-    """Predict eps (the noise, or v) for every job, with guidance. Returns one float32 tensor (n, c, h, w) per job.
+def _predict(
+    components: Components, jobs: Sequence[Job], x: torch.Tensor, t: torch.Tensor, max_rows: int | None
+) -> torch.Tensor:
+    """Return eps (the noise, or v) after guidance, float32 (n, c, h, w), for the n pictures of all jobs.
 
-    All jobs share one UNet call, which is split if they have more than `max_rows` samples together. No job is changed,
-    so a failed call can be repeated.
+    `x`, (n, c, h, w), is the UNet's input and `t`, (n,), its timesteps. Guidance is eq. 6 of arXiv 2207.12598 with
+    guidance_scale = w + 1. The jobs that apply it come first.
     """
-    x, t, context = [], [], [job.next_context for job in jobs]
-    rows = [len(states) for states in context]
-    for job, job_rows in zip(jobs, rows, strict=True):
-        t_job = job.timesteps[job.done]
-        x_job = job.scheduler.scale_model_input(job.x_t, t_job)
-        x.append(x_job.repeat(job_rows // len(x_job), 1, 1, 1))
-        t.append(t_job.float().expand(job_rows))
-    x, t, context = torch.cat(x), torch.cat(t), torch.cat(context)
+    guided = [job for job in jobs if job.guided[job.done]]
+    n = sum(len(job.state) for job in guided)
+    context = [job.context[: len(job.state)] for job in guided] + [job.context[-len(job.state) :] for job in jobs]
     # Only the UNet computes in the model's precision. The sampler computes in float32.
-    x, t = x.to(components.dtype), t.to(components.device)
+    x, t, context = torch.cat([x[:n], x]).to(components.dtype), torch.cat([t[:n], t]), torch.cat(context)
     size = max_rows or len(x)
     calls = zip(x.split(size), t.split(size), context.split(size), strict=True)
-    eps = torch.cat([components.unet(*call, return_dict=False)[0] for call in calls]).float()
-    return [_guide(eps_job, job) for eps_job, job in zip(eps.split(rows), jobs, strict=True)]
-
-
-def _guide(eps: torch.Tensor, job: Job) -> torch.Tensor:
-    """Return eps after guidance (arXiv 2207.12598, eq. 6; guidance_scale is w + 1), or unchanged without guidance."""
-    if len(eps) == len(job.x_t):
-        return eps
-    eps_negative, eps_prompt = eps.chunk(2)
-    return eps_negative + job.request.guidance_scale * (eps_prompt - eps_negative)
-
-
-@torch.inference_mode()
-def advance(job: Job, eps: torch.Tensor, rows: int) -> None:
-    """Advance a job, in place, by one step of its scheduler. With a mask, `blend` then restores what the mask keeps.
-
-    `eps` is what `predict` returned for the job, `rows` the number of samples in that UNet call (for `batch_rows`).
-    """
-    noise = {"generator": job.generators} if takes_generator(job.scheduler) else {}
-    t = job.timesteps[job.done]
-    job.x_t = job.scheduler.step(eps, t, job.x_t, return_dict=False, **noise)[0]
-    job.done += 1
-    job.batch_rows += rows
-    if job.source is not None and job.source.mask is not None:
-        job.x_t = blend(job.source, job.scheduler, job.x_t, job.timesteps[job.done : job.done + 1])
-    if job.finished:
-        job.timings["denoise"] = time.perf_counter() - job.started
+    eps = torch.cat([components.unet(*call, return_dict=False)[0].float() for call in calls])
+    if guided:
+        scale = torch.cat([job.guidance_scale for job in guided])
+        eps_negative, eps = eps[:n], eps[n:]
+        eps[:n] = eps_negative + scale * (eps[:n] - eps_negative)
+    return eps
 
 
 def finish(components: Components, job: Job) -> Result:
@@ -196,49 +148,57 @@ def finish(components: Components, job: Job) -> Result:
 
 @torch.inference_mode()
 def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> None:
-    """Decode the next `count` pictures of denoised jobs in one VAE call, and add them to `pictures` of their jobs.
+    """Decode the next `count` pictures of denoised jobs in one VAE call, and add them to `pixels` of their jobs.
 
     All jobs must have the same latent size. Raises `NaNError` if latents or pixels are not finite, and changes no job
     then.
     """
+    todo = [(job, i) for job in jobs for i in range(len(job.pixels), len(job.state))][:count]
+    latents = torch.stack([job.x_t[i] for job, i in todo])
+    settle(components.device)  # the queued steps belong to the denoising
     began = time.perf_counter()
-    todo = [(job, i) for job in jobs for i in range(len(job.pictures), len(job.x_t))][:count]
-    pictures = decode(components, torch.stack([job.x_t[i] for job, i in todo]))
+    pixels = decode(components, latents)
+    settle(components.device)
     seconds = time.perf_counter() - began
-    for (job, _), picture in zip(todo, pictures, strict=True):
-        job.pictures.append(picture)
     for job in {job for job, _ in todo}:
+        if not job.pixels:
+            job.timings["denoise"] = began - job.started
         job.timings["decode"] += seconds
+    for (job, _), picture in zip(todo, pixels, strict=True):
+        job.pixels.append(picture)
 
 
+@torch.inference_mode()
 def judge(components: Components, job: Job) -> None:
-    """Restore the source's pixels where the mask keeps them, then let the safety checker flag the pictures of a job.
+    """Restore the source's pixels where the mask keeps them, let the safety checker flag the pictures of a job, and
+    write the watermark into the others.
 
     Raises `NSFWError` if every picture is flagged. An error of the checker is raised too, so no picture is shown
     unchecked.
     """
     began = time.perf_counter()
     if job.request.mask is not None:
-        job.pictures = put_back(components, job.request, job.pictures)
+        job.pixels = put_back(components, job.request, job.pixels)
         job.timings["decode"] += time.perf_counter() - began
     began = time.perf_counter()
-    job.flagged = [False] * len(job.pictures)
+    job.flagged = [False] * len(job.pixels)
     if components.safety_checker is not None:
-        job.flagged = safety.check(components.safety_checker, components.image_processor, job.pictures)
+        job.flagged = safety.check(components.safety_checker, components.image_processor, torch.stack(job.pixels))
     job.timings["safety"] = time.perf_counter() - began
     if all(job.flagged):
         raise NSFWError("NSFW content detected: the safety checker flagged every image; try another prompt or seed")
+    shown = [picture for picture, flag in zip(job.pixels, job.flagged, strict=True) if not flag]
+    job.pixels = list(watermark.mark(torch.stack(shown)))
 
 
 def seal(components: Components, job: Job) -> Result:
-    """Return the `Result` of a job that `judge` has checked: the pictures that are not flagged, with the watermark.
+    """Return the `Result` of a job that `judge` has checked: the pictures that are not flagged.
 
     Calls no model, so it can run on another thread.
     """
-    shown = [i for i, flag in enumerate(job.flagged) if not flag]
     return Result(
-        images=[watermark.embed(job.pictures[i]) for i in shown],
-        seeds=[job.request.seed + i for i in shown],
+        images=job.pictures,
+        seeds=[job.request.seed + i for i, flag in enumerate(job.flagged) if not flag],
         flagged=sum(job.flagged),
         request=job.request,
         model=components.name,

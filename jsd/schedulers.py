@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -26,6 +27,14 @@ from jsd.errors import InputError, shown
 
 class LinearMultistepScheduler(LMSDiscreteScheduler):
     """The sampler K_LMS with exact coefficients. Unlike in diffusers they need no scipy, and take microseconds."""
+
+    def step(self, model_output: torch.Tensor, timestep: float, sample: torch.Tensor, order: int = 4, **rest: Any):
+        """Take a step, as diffusers' class does, with an order that grows with the derivatives that are kept.
+
+        There the order depends on the number of the step. So a schedule whose first steps are skipped, as in image to
+        image, applied coefficients of order 4 to one derivative, and left noise in the picture.
+        """
+        return super().step(model_output, timestep, sample, min(order, len(self.derivatives) + 1), **rest)
 
     def get_lms_coefficient(self, order: int, t: int, current_order: int) -> float:
         """Return the weight of derivative `current_order` (0: the newest) in the step from sigma_t to sigma_t+1.
@@ -60,18 +69,19 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "LCM": (LCMScheduler, {}),
 }
 
-# Defaults for latent diffusion; a model's own config overrides them. Latents may leave [-1, 1], so they aren't clipped.
-LATENT_DIFFUSION = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+LATENT_DIFFUSION = {"set_alpha_to_one": False, "steps_offset": 1}  # defaults; a model's own config overrides them
+NO_CLIPPING = {"clip_sample": False, "thresholding": False}  # latents may leave [-1, 1]
 
 # Settings of the noise a model was trained on. A sampler that ignores one of them would draw noise.
 NOISE_SETTINGS = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
 
-def make_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
+def make_scheduler(name: str, config: dict[str, Any], share: float = 1.0) -> SchedulerMixin:
     """Return a new scheduler for the sampler `name` (a key of SCHEDULERS) and the scheduler config of a model.
 
-    Settings that the class does not know are left out. Raises `InputError` for an unknown name, and for a sampler that
-    does not support the noise the model was trained on.
+    With a `share` below 1 the scheduler knows only this share of the training timesteps, the less noisy ones, and its
+    first timestep is the noisiest of them. Settings that the class does not know are left out. Raises `InputError` for
+    an unknown name, and for a sampler that does not support the noise the model was trained on.
     """
     if name not in SCHEDULERS:
         raise InputError("scheduler", f"{shown(name)} was given; allowed are {', '.join(SCHEDULERS)}")
@@ -80,7 +90,12 @@ def make_scheduler(name: str, config: dict[str, Any]) -> SchedulerMixin:
     for key in NOISE_SETTINGS:
         if config.get(key) and key not in known:
             raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; take DDIM")
-    settings = {**LATENT_DIFFUSION, **config, **arguments}
+    settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
+    if share < 1:
+        betas = make_scheduler(name, config).betas
+        betas = betas[: max(1, round(share * len(betas)))]
+        settings |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas), "timestep_spacing": "trailing"}
+        settings["rescale_betas_zero_snr"] = False  # these are rescaled
     return scheduler_class(**{key: value for key, value in settings.items() if key in known})
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsd import watermark
 from jsd.errors import SettingError, shown
 from jsd.manifest import begin_verification, find_weights
 
@@ -51,6 +50,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
+    graphed = _choice("JSD_CUDA_GRAPHS", "on", ("on", "off")) == "on"
     lora = os.environ.get("JSD_LORA") or None
     max_batch_rows()
     verification = begin_verification(find_weights(folder))
@@ -62,7 +62,6 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 
         device = _device()
         name = dtype or ("fp32" if device.type == "cpu" else "fp16")
-        watermark.package()  # imported now, so that a missing library shows before the first request
         components = model.load(verification, device, getattr(torch, DTYPES[name]), checked, lora)
         facts = [f"weights {verification.folder} ({components.name})", f"device {device}", name]
         facts.append("safety checker on" if checked else "safety checker off")
@@ -70,6 +69,11 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         if compiled:
             _compile(components)
             facts.append("compiled")
+        if graphed and device.type == "cuda":
+            from jsd.graphs import CudaRecorder, GraphedUNet
+
+            components.unet = GraphedUNet(components.unet, CudaRecorder())
+            facts.append("CUDA graphs")
         print(", ".join(facts), flush=True)
         return components
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
 from PIL import Image
 
 from jsd import images
@@ -20,6 +19,7 @@ from jsd.vae import decode, encode
 
 if TYPE_CHECKING:
     from jsd.model import Components
+    from jsd.schedule import Schedule
 
 BINARY_EXTREMA = ((0, 0), (255, 255), (0, 255))  # the darkest and brightest value of a mask that is black and white
 
@@ -28,19 +28,29 @@ BINARY_EXTREMA = ((0, 0), (255, 255), (0, 255))  # the darkest and brightest val
 class Source:
     """The encoded picture that sampling starts from: its latents `z` and the `noise` to add to them, both (n, c, h, w).
 
-    `mask` is (1, 1, h, w): 1 where the picture is repainted, 0 where it is kept. None means that all is repainted.
+    `mask` is (1, 1, h, w), bool: whether a latent position is repainted. None means that all is repainted.
     """
 
     z: torch.Tensor
     noise: torch.Tensor
     mask: torch.Tensor | None
 
+    def noised(self, factors: tuple[float, float] = (1.0, 0.0)) -> torch.Tensor:
+        """Return the latents at a noise level: (n, c, h, w). `factors` are those of latents and noise."""
+        return factors[0] * self.z + factors[1] * self.noise
+
 
 def draw_noise(components: Components, request: Request, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Draw Gaussian noise in the shape of a request's latents, (n, c, h, w), on the CPU: one generator per picture."""
+    """Draw Gaussian noise in the shape of a request's latents, (n, c, h, w), with one generator per picture.
+
+    The CPU draws it and the model's device gets it, without waiting for what is queued there.
+    """
     cell = components.defaults.cell
-    shape = (1, components.unet.config.in_channels, request.height // cell, request.width // cell)
-    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    shape = (components.unet.config.in_channels, request.height // cell, request.width // cell)
+    noise = torch.empty(len(generators), *shape, pin_memory=components.device.type == "cuda")
+    for picture, generator in zip(noise, generators, strict=True):
+        picture.normal_(generator=generator)
+    return noise.to(components.device, non_blocking=True)
 
 
 def at_size(request: Request) -> Request:
@@ -66,50 +76,49 @@ def make_source(components: Components, request: Request, generators: Sequence[t
     order of stock diffusers.
     """
     posterior = encode(components, request.image)
-    z = posterior.mean.cpu() + posterior.std.cpu() * draw_noise(components, request, generators)
+    z = posterior.mean + posterior.std * draw_noise(components, request, generators)
     mask = None
     if request.mask is not None:
         # A latent cell with any white pixel is repainted. `put_back` restores its black pixels.
         white = torch.from_numpy(np.array(request.mask)).float()[None, None] / 255
-        mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device)
-    z = (z * components.vae.config.scaling_factor).to(components.device)
-    return Source(z, draw_noise(components, request, generators).to(components.device), mask)
+        mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device) > 0
+    z = z * components.vae.config.scaling_factor
+    return Source(z, draw_noise(components, request, generators), mask)
 
 
-def start(scheduler: SchedulerMixin, source: Source, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the timesteps and start latents for a request with an image (SDEdit, Meng et al. 2022, arXiv 2108.01073).
+def start(
+    components: Components,
+    request: Request,
+    schedule: Schedule,
+    source: Source | None,
+    generators: Sequence[torch.Generator],
+) -> torch.Tensor:
+    """Return the start latents of a request, (n, c, h, w).
 
-    The first share 1 - prompt_strength of the steps is skipped, and the source's latents get the noise of the first
-    step left. At least one step is left, unless prompt_strength is 0. At 1, inpainting starts from pure noise.
+    With an image, they are its latents with the noise of the first step (SDEdit, Meng et al. 2022, arXiv 2108.01073).
+    Text to image starts from pure noise, and so does an image with a prompt_strength of 1.
     """
-    taken = int(request.num_inference_steps * request.prompt_strength)
-    taken = max(taken, 1) if request.prompt_strength > 0 else 0
-    if not taken:
-        return scheduler.timesteps[:0], source.z
-    skipped = (request.num_inference_steps - taken) * scheduler.order
-    timesteps = scheduler.timesteps[skipped:]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped)
-    if request.prompt_strength == 1 and source.mask is not None:
-        return timesteps, source.noise * scheduler.init_noise_sigma
-    return timesteps, scheduler.add_noise(source.z, source.noise, timesteps[:1])
+    if source is None:
+        return draw_noise(components, request, generators) * schedule.init_noise_sigma
+    if request.prompt_strength == 1:
+        return source.noise * schedule.init_noise_sigma
+    return source.noised(*schedule.noised[:1])
 
 
-def blend(source: Source, scheduler: SchedulerMixin, x_t: torch.Tensor, next_t: torch.Tensor) -> torch.Tensor:
-    """Return `x_t` with the source's latents where the mask keeps them (Lugmayr et al. 2022, arXiv 2201.09865, eq. 8).
-
-    `next_t`, (1,), is the timestep of the next step. The source's latents get the noise of that timestep. After the
-    last step `next_t` is empty, (0,), and they get none.
+def blend(source: Source, x_t: torch.Tensor, noised: Sequence[tuple[float, float]]) -> None:
+    """Restore the source's latents in `x_t`, in place, where the mask keeps them (Lugmayr et al. 2022, arXiv
+    2201.09865, eq. 8). They get the noise of the next step, `noised` (see `Schedule`). After the last step it is empty.
     """
-    kept = scheduler.add_noise(source.z, source.noise, next_t) if len(next_t) else source.z
-    return (1 - source.mask) * kept + source.mask * x_t
+    x_t.copy_(torch.where(source.mask, x_t, source.noised(*noised)))
 
 
-def put_back(components: Components, request: Request, painted: Sequence[Image.Image]) -> list[Image.Image]:
-    """Return the pictures `painted` with the source picture, as the VAE decodes it, where the mask is black (kept).
+def put_back(components: Components, request: Request, painted: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the pictures `painted`, with the source picture, as the VAE decodes it, where the mask is black (kept).
+    Pictures are uint8 (height, width, 3).
 
     `blend` does this in the latents. That is not enough: a latent position at the mask's edge is repainted whole.
     """
     z = encode(components, request.image).mean * components.vae.config.scaling_factor
-    (kept,) = decode(components, z)
-    return [Image.composite(image, kept, request.mask) for image in painted]
+    kept = decode(components, z)[0]
+    white = torch.from_numpy(np.array(request.mask)).to(kept.device)[..., None] > 0
+    return [torch.where(white, picture, kept) for picture in painted]

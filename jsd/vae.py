@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
@@ -20,23 +23,24 @@ def to_tensor(pixels: np.ndarray | Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1
 
 
-def to_pixels(x: torch.Tensor) -> np.ndarray:
-    """Convert a float tensor (..., 3, h, w) in [-1, 1] to RGB pixels, uint8 (..., h, w, 3). The rest is clipped."""
-    shares = (x / 2 + 0.5).clamp(0, 1).movedim(-3, -1).cpu().numpy()
-    return (shares * 255).round().astype(np.uint8)
+def to_pixels(x: torch.Tensor) -> torch.Tensor:
+    """Convert a float tensor (..., 3, h, w) in [-1, 1] to RGB pixels, uint8 (..., h, w, 3), on the same device.
+
+    Values outside [-1, 1] are clipped.
+    """
+    return ((x / 2 + 0.5).clamp(0, 1) * 255).round().byte().movedim(-3, -1)
 
 
 @torch.inference_mode()
 def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistribution:
     """Encode an RGB picture. Returns the distribution of its latents, (1, c, h, w), before the scaling factor."""
-    pixels = to_tensor(image)[None].to(components.device, components.dtype)
-    posterior = components.vae.encode(pixels).latent_dist
-    return DiagonalGaussianDistribution(posterior.parameters.float())
+    pixels = to_tensor(image)[None].to(components.device)
+    return DiagonalGaussianDistribution(_run(components, lambda vae, x: vae.encode(x).latent_dist.parameters, pixels))
 
 
 @torch.inference_mode()
-def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
-    """Decode scaled latents, (n, c, h, w), to n RGB Pillow pictures, larger by the VAE's factor (mostly 8).
+def decode(components: Components, x_0: torch.Tensor) -> torch.Tensor:
+    """Decode scaled latents, (n, c, h, w), to RGB pixels: uint8 (n, height, width, 3), on the model's device.
 
     Raises `NaNError` if the latents or the pixels are not finite.
     """
@@ -45,17 +49,19 @@ def decode(components: Components, x_0: torch.Tensor) -> list[Image.Image]:
             "the latents became NaN or infinite; try another scheduler, more steps or a lower guidance_scale"
         )
     z = x_0 / components.vae.config.scaling_factor
-    pixels = components.vae.decode(z.to(components.dtype), return_dict=False)[0].float()
-    if not pixels.isfinite().all() and components.dtype == torch.float16:
-        pixels = _decode_in_float32(components, z)  # some latents overflow half precision
+    pixels = _run(components, lambda vae, z: vae.decode(z, return_dict=False)[0], z)
     if not pixels.isfinite().all():
         raise NaNError("the decoded picture holds NaN or infinite pixels; try another seed, or JSD_DTYPE=fp32")
-    return [Image.fromarray(picture) for picture in to_pixels(pixels)]
+    return to_pixels(pixels)
 
 
-def _decode_in_float32(components: Components, z: torch.Tensor) -> torch.Tensor:
-    """Convert the VAE to float32, decode `z`, convert the VAE back to its own dtype, and return the pixels."""
-    try:
-        return components.vae.float().decode(z.float(), return_dict=False)[0]
-    finally:
-        components.vae.to(components.dtype)
+def _run(
+    components: Components, call: Callable[[AutoencoderKL, torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """Return `call(vae, x)` in float32, where `x` is float32. Half precision overflows for some pictures. Then a copy
+    of the VAE in float32 computes it again.
+    """
+    result = call(components.vae, x.to(components.dtype)).float()
+    if components.dtype == torch.float16 and not result.isfinite().all():
+        result = call(copy.deepcopy(components.vae).float(), x)
+    return result

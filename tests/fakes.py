@@ -37,6 +37,13 @@ LINES = [
     "a cat, oil painting",
     "mount fuji in watercolours",
 ]
+MODEL_NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+}
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -206,8 +213,11 @@ def bomb(width: int, height: int) -> io.BytesIO:
     return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
 
 
-def psnr(a: Image.Image, b: Image.Image) -> float:
-    """Return the peak signal-to-noise ratio of two pictures in dB. It is infinite for equal pictures."""
+def psnr(a: Image.Image | torch.Tensor, b: Image.Image | torch.Tensor) -> float:
+    """Return the peak signal-to-noise ratio of two pictures in dB. It is infinite for equal pictures.
+
+    A picture may also be a tensor of pixels, uint8 (h, w, 3).
+    """
     error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 

@@ -14,6 +14,7 @@ from jsd.device import (
     FEW,
     MANY,
     MOST_ROWS,
+    Fitting,
     in_halves,
     is_lost,
     max_batch_rows,
@@ -67,6 +68,7 @@ def test_a_gpu_too_small_for_the_measurement_gets_few_rows(components, monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(device, "run_unet", run_unet)
+    monkeypatch.setattr(device, "run_vae", lambda components: None)
     for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     for name in ("memory_allocated", "max_memory_allocated"):
@@ -74,6 +76,29 @@ def test_a_gpu_too_small_for_the_measurement_gets_few_rows(components, monkeypat
     gpu = replace(components, device=torch.device("cuda"))
     assert max_batch_rows(gpu) == FEW
     assert device.decode_batch(gpu) > device.decode_batch(components) == 1
+
+
+def test_what_fits_is_remembered_and_a_passing_shortage_is_forgotten():
+    fitting, room, tried = Fitting(), 3, []
+
+    def call(count):
+        tried.append(count)
+        if count > room:
+            raise SHORT[0]
+        return count
+
+    shape = (4, 128, 128)
+    assert [fitting.call(shape, 8, call) for _ in range(3)] == [2, 2, 2]
+    assert tried == [8, 4, 2, 2, 2]
+    assert fitting.call((4, 64, 64), 3, call) == 3  # another size is not concerned
+    for _ in range(2 * Fitting.RETRY):
+        fitting.call(shape, 8, call)
+    assert tried.count(8) == 2  # a vain try
+    room = 8
+    for _ in range(2 * Fitting.RETRY + 1):
+        fitting.call(shape, 8, call)
+    assert tried[-1] == 8
+    assert fitting.call(shape, 8, call) == 8
 
 
 @pytest.mark.parametrize("error", SHORT, ids=repr)

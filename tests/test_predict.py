@@ -224,7 +224,7 @@ def test_the_predictor_is_healthy_until_nothing_can_be_drawn(predictor, monkeypa
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     assert predictor.healthcheck()
-    monkeypatch.setattr("jsd.sampling.predict", fail)
+    monkeypatch.setattr("jsd.sampling.step", fail)
     with pytest.raises(errors.EngineLostError, match="illegal memory access.*started again"):
         draw(predictor, prompt="猫")
     predictor.engine.close()

@@ -1,10 +1,13 @@
 """The watermark is found after saving, is invisible, and is not found in other pictures."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from imwatermark import WatermarkDecoder
+from imwatermark.dwtDctSvd import EmbedDwtDctSvd
 from PIL import Image, ImageDraw
 
 from jsd import watermark
@@ -83,6 +86,30 @@ def test_the_package_itself_reads_the_watermark():
     bgr = np.ascontiguousarray(np.asarray(watermark.embed(drawing("white")))[..., ::-1])
     found = WatermarkDecoder("bits", 1024).decode(bgr, "dwtDctSvd")
     assert np.mean([int(bit) == wanted for bit, wanted in zip(found, watermark.BITS, strict=True)]) > 0.99
+
+
+@pytest.mark.parametrize("size", [(256, 256), (257, 263), (64, 1024)])
+def test_the_watermark_is_that_of_the_package(size):
+    """The package changes the low band of U, block by block. Ours changes the same pixels by the same amounts."""
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    checks = (np.indices(size[::-1]).sum(0) // 4 % 2)[..., None] * np.array([255, 255, 0]) + [0, 0, 128]
+    for image in (drawing("#4682dc", size), noise, Image.fromarray(checks.clip(0, 255).astype(np.uint8))):
+        rgb = np.asarray(image, dtype=np.float64).clip(max=252)
+        r, g, b = np.moveaxis(rgb, -1, 0)
+        u = 0.492 * (b - (0.299 * r + 0.587 * g + 0.114 * b)) + 128
+        h, w = (side // 4 * 2 for side in u.shape)
+        low = u[: 2 * h, : 2 * w].reshape(h, 2, w, 2).sum(axis=(1, 3)) / 2
+        EmbedDwtDctSvd(watermark.BITS, 1024).encode_frame(marked := low.copy(), watermark.SCALE)
+        change = np.zeros_like(u)
+        change[: 2 * h, : 2 * w] = np.kron((marked - low) / 2, np.ones((2, 2)))
+        rgb += change[..., None] * (0, -0.395, 2.032)
+        assert (np.asarray(watermark.embed(image)) == rgb.round().clip(0, 255)).all()
+
+
+def test_serving_needs_no_opencv():
+    code = "import sys, torch, jsd.engine; from jsd import watermark; "
+    code += "watermark.mark(torch.zeros(1, 256, 256, 3, dtype=torch.uint8)); print('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_random_pixels_agree_as_often_as_a_fair_coin():

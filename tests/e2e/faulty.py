@@ -57,7 +57,7 @@ def wrap(module, name: str, before) -> None:
 def before_step(components, jobs, rows) -> None:
     for job in jobs:
         if job.done == STEP and check("step", job.request.negative_prompt) == "nan":
-            job.x_t = torch.full_like(job.x_t, float("nan"))
+            job.state = torch.full_like(job.state, float("nan"))
 
 
 def before_decode(components, jobs, count) -> None:
@@ -66,7 +66,7 @@ def before_decode(components, jobs, count) -> None:
 
 
 wrap(sampling, "prepare", lambda components, request: check("text", request.negative_prompt))
-wrap(sampling, "predict", before_step)
+wrap(sampling, "step", before_step)
 wrap(sampling, "decode_next", before_decode)
 wrap(sampling, "judge", lambda components, job: check("safety", job.request.negative_prompt))
 wrap(sampling, "seal", lambda components, job: check("watermark", job.request.negative_prompt))

@@ -31,7 +31,7 @@ def test_calibration_stops_the_checker_from_holding_back_other_concepts(componen
         Request(prompt_for(drawings[3 + i].concept, list(STYLES)[3 + i]), seed=safety_checker.FIRST_SEED + 36 + i)
         for i in range(3)
     ]
-    pictures = [job.pictures[0] for job in decoded_jobs(components, others)]
+    pictures = torch.stack([job.pixels[0] for job in decoded_jobs(components, others)])
     assert safety.check(components.safety_checker, components.image_processor, pictures) == [False] * 3
     used = len(safety_checker.FLAGGED) * safety_checker.CENTRES
     thresholds = components.safety_checker.concept_embeds_weights

@@ -98,8 +98,8 @@ def test_fewer_pictures_are_decoded_in_one_call_when_memory_is_short(spied, monk
 
     watch_decode(monkeypatch, log, before)
     with Engine(spied, decode_batch=8) as engine:
-        assert len(engine.submit(replace(CAT, num_outputs=4)).result(SECONDS).images) == 4
-    assert [size for _, size in log] == [4, 4, 2, 2]  # for 4 pictures, calls of 8, 4 and 2 are tried; then 2 are left
+        assert len(engine.submit(replace(CAT, num_outputs=8)).result(SECONDS).images) == 8
+    assert [size for _, size in log] == [8, 4, 2, 2, 2, 2]  # that only 2 fit is remembered
 
 
 def test_ticks_go_on_while_a_watermark_is_written(engine, monkeypatch):

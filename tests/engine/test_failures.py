@@ -37,13 +37,13 @@ def test_only_the_job_that_breaks_a_shared_call_fails(engine, components):
         assert psnr(future.result(SECONDS).images[0], alone(components, request)) >= 50
 
 
-@pytest.mark.parametrize("stage", ["prepare", "advance", "judge", "seal"])
+@pytest.mark.parametrize("stage", ["prepare", "step", "judge", "seal"])
 def test_a_failure_in_one_stage_fails_only_its_own_request(engine, monkeypatch, stage):
     original = getattr(sampling, stage)
 
     def fail(*args):
-        subject = next(a for a in args if hasattr(a, "request") or hasattr(a, "prompt"))
-        if getattr(subject, "request", subject).seed == 666:
+        subjects = args[1] if isinstance(args[1], list) else [args[1]]
+        if any(getattr(subject, "request", subject).seed == 666 for subject in subjects):
             raise NSFWError("NSFW content detected")
         return original(*args)
 

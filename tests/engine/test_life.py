@@ -77,7 +77,7 @@ def test_a_lost_device_leaves_a_finished_request_its_result(spied, monkeypatch):
     engine.close()
 
 
-@pytest.mark.parametrize("stage", ["prepare", "predict", "decode_next", "judge"])
+@pytest.mark.parametrize("stage", ["prepare", "step", "decode_next", "judge"])
 def test_a_lost_device_fails_every_request_and_is_reported(spied, monkeypatch, stage):
     reported = []
     original = getattr(sampling, stage)

@@ -1,0 +1,115 @@
+"""CUDA graphs of the UNet. A small call takes a GPU a third of the time that Python needs to launch its kernels, so it
+is recorded once and replayed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from jsd.device import is_out_of_memory
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16)  # the sizes of recorded calls. Larger calls keep a GPU busy without a graph.
+MOST_GRAPHS = 24
+
+Call = Callable[[], torch.Tensor]
+Replay = Callable[[], None]
+
+
+@dataclass
+class Graph:
+    """A recorded call: `replay` computes `eps` from what the other tensors hold then."""
+
+    x: torch.Tensor
+    t: torch.Tensor
+    context: torch.Tensor
+    eps: torch.Tensor
+    replay: Replay
+
+
+class GraphedUNet:
+    """Calls a UNet, by a CUDA graph where one helps. The arguments and the returned tuple are those of diffusers' UNet.
+
+    A call of n rows takes the next larger graph of ROWS. Its further rows hold old latents, which changes nothing, as
+    the rows of a batch do not depend on each other. The first call of a kind runs without a graph, which also warms up
+    the libraries, and the second is recorded. Kinds differ in rows, latent size, tokens or dtype. At most `most` graphs
+    are kept, those used last. Where recording fails, the kind runs without a graph from then on.
+
+    A graph reads the weights where they lay when it was recorded. It sees weights that change in place. After weights
+    were replaced, call `forget`.
+    """
+
+    def __init__(
+        self, unet: torch.nn.Module, record: Callable[[Call], tuple[Replay, torch.Tensor]], most: int = MOST_GRAPHS
+    ):
+        self.unet, self.config = unet, unet.config
+        self._record, self._most = record, most
+        self._graphs: OrderedDict[tuple, Graph | None] = OrderedDict()  # None: seen once
+        self._refused: set[tuple] = set()
+
+    def __call__(
+        self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, return_dict: bool = False
+    ) -> tuple[torch.Tensor]:
+        """Predict eps, (n, c, h, w), for latents `x` of that shape, timesteps `t`, (n,), and `context`, (n, tokens,
+        width). Nothing else may be asked for.
+        """
+        n = len(x)
+        rows = next((rows for rows in ROWS if rows >= n), None)
+        kind = (rows, x.shape[1:], context.shape[1:], x.dtype)
+        if rows is None or kind in self._refused:
+            return self.unet(x, t, context, return_dict=False)
+        if kind not in self._graphs:
+            self._keep(kind, None)
+            return self.unet(x, t, context, return_dict=False)
+        graph = self._graphs[kind] or self._recorded(kind, x, t, context)
+        if graph is None:
+            return self.unet(x, t, context, return_dict=False)
+        self._keep(kind, graph)
+        for place, value in ((graph.x, x), (graph.t, t), (graph.context, context)):
+            place[:n].copy_(value)
+        graph.replay()
+        return (graph.eps[:n].clone(),)
+
+    def forget(self) -> None:
+        """Drop all graphs, and with them the memory that they hold."""
+        self._graphs.clear()
+
+    def _keep(self, kind: tuple, graph: Graph | None) -> None:
+        self._graphs[kind] = graph
+        self._graphs.move_to_end(kind)
+        while len(self._graphs) > self._most:
+            self._graphs.popitem(last=False)
+
+    def _recorded(self, kind: tuple, *inputs: torch.Tensor) -> Graph | None:
+        """Record a call of a kind. Returns None where that fails, after a line in the log."""
+        places = [value.new_zeros((kind[0], *value.shape[1:])) for value in inputs]
+        try:
+            replay, eps = self._record(lambda: self.unet(*places, return_dict=False)[0])
+        except Exception as error:  # noqa: BLE001 - many libraries can refuse, each with errors of its own
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # raises if the GPU is lost
+            self._graphs.pop(kind, None)
+            if not is_out_of_memory(error):
+                self._refused.add(kind)
+            print(f"no CUDA graph of {kind[0]} rows: {type(error).__name__}; they run without one", file=sys.stderr)
+            return None
+        return Graph(*places, eps, replay)
+
+
+class CudaRecorder:
+    """Records calls as CUDA graphs, all in one pool of memory. Needs a GPU."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, call: Call) -> tuple[Replay, torch.Tensor]:
+        """Record a call. Returns the function that replays it, and the tensor that it writes."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = call()
+        return graph.replay, result

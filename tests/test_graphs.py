@@ -1,0 +1,142 @@
+"""CUDA graphs, with a recorder that needs no GPU: it repeats the recorded call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jsd.graphs import ROWS, GraphedUNet
+from jsd.sampling import generate
+from tests.engine.conftest import CAT
+from tests.fakes import psnr
+
+
+class Recorder:
+    """Records calls as a GPU would: replaying writes the result into the same tensor. `failure` is raised instead."""
+
+    def __init__(self):
+        self.recorded, self.replayed, self.failure = 0, 0, None
+
+    def __call__(self, call):
+        if self.failure:
+            raise self.failure
+        self.recorded += 1
+        result = call()
+
+        def replay():
+            self.replayed += 1
+            result.copy_(call())
+
+        return replay, result
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def unet(spied, recorder):
+    return GraphedUNet(spied.unet, recorder)
+
+
+def inputs(rows, seed=0, side=4):
+    generator = torch.Generator().manual_seed(seed)
+    x, context = (torch.randn(rows, *shape, generator=generator) for shape in ((4, side, side), (24, 32)))
+    return x, torch.linspace(1, 999, rows), context
+
+
+@torch.no_grad()
+def test_a_replayed_call_predicts_what_the_unet_predicts(unet, recorder, components):
+    for seed in range(4):
+        for rows in (1, 2, 5, 7, 16):
+            (eps,) = unet(*inputs(rows, seed))
+            (expected,) = components.unet(*inputs(rows, seed), return_dict=False)
+            assert torch.allclose(eps, expected, atol=1e-5)
+    assert recorder.recorded == 5
+    assert recorder.replayed == 5 * 3  # the first call of each kind runs without a graph
+
+
+@torch.no_grad()
+def test_the_rows_that_fill_up_a_graph_change_nothing(unet):
+    for _ in range(2):
+        unet(*inputs(6, seed=1))
+    (alone,) = unet(*inputs(5, seed=2))
+    for part in unet(*inputs(6, seed=3)):
+        assert part.isfinite().all()
+    (again,) = unet(*inputs(5, seed=2))
+    assert torch.equal(alone, again)
+
+
+@torch.no_grad()
+def test_a_result_is_not_overwritten_by_the_next_call(unet):
+    for _ in range(2):
+        unet(*inputs(2))
+    (first,) = unet(*inputs(2, seed=1))
+    kept = first.clone()
+    unet(*inputs(2, seed=2))
+    assert torch.equal(first, kept)
+
+
+@torch.no_grad()
+def test_large_calls_and_other_sizes_have_no_part_in_a_graph(unet, recorder, spied):
+    for _ in range(3):
+        unet(*inputs(ROWS[-1] + 1))
+    assert recorder.recorded == 0
+    for side in (4, 6):
+        for _ in range(2):
+            unet(*inputs(2, side=side))
+    assert recorder.recorded == 2
+    assert spied.unet.calls[-1] == 2
+
+
+@torch.no_grad()
+def test_only_the_graphs_used_last_are_kept(spied, recorder):
+    unet = GraphedUNet(spied.unet, recorder, most=2)
+    for rows in (1, 1, 2, 2, 3, 3):
+        unet(*inputs(rows))
+    assert recorder.recorded == 3
+    unet(*inputs(3))
+    assert recorder.recorded == 3
+    unet(*inputs(1))
+    unet(*inputs(1))
+    assert recorder.recorded == 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("failure", "tries_again"),
+    [(RuntimeError("operation not permitted when stream is capturing"), False), (torch.OutOfMemoryError("out"), True)],
+)
+def test_a_call_that_can_not_be_recorded_runs_without_a_graph(unet, recorder, components, failure, tries_again, capsys):
+    recorder.failure = failure
+    for _ in range(3):
+        (eps,) = unet(*inputs(2))
+    assert torch.allclose(eps, components.unet(*inputs(2), return_dict=False)[0], atol=1e-5)
+    assert f"no CUDA graph of 2 rows: {type(failure).__name__}" in capsys.readouterr().err
+    recorder.failure = None
+    for _ in range(2):
+        unet(*inputs(2))
+    assert recorder.recorded == tries_again
+
+
+@torch.no_grad()
+def test_weights_that_change_in_place_count_at_once_and_replaced_ones_after_forget(unet, recorder, components):
+    import copy
+
+    unet.unet.unet = copy.deepcopy(components.unet)
+    for _ in range(2):
+        unet(*inputs(2))
+    unet.unet.unet.conv_out.bias += 1
+    assert torch.allclose(unet(*inputs(2))[0], components.unet(*inputs(2), return_dict=False)[0] + 1, atol=1e-4)
+    unet.forget()
+    for _ in range(2):
+        unet(*inputs(2))
+    assert recorder.recorded == 2
+
+
+def test_a_picture_drawn_with_graphs_is_the_same(components, spied, unet, recorder):
+    spied.unet = unet
+    plain = generate(components, CAT).images[0]
+    assert psnr(generate(spied, CAT).images[0], plain) >= 50
+    assert recorder.replayed == CAT.resolve(components.defaults).num_inference_steps - 1
