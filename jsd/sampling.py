@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
@@ -19,6 +20,7 @@ from PIL import Image
 from jsd import safety, watermark
 from jsd.errors import NSFWError
 from jsd.model import Components
+from jsd.prompt import read
 from jsd.request import Progress, Request
 from jsd.result import Result
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
@@ -39,8 +41,7 @@ class Job:
     x_t: torch.Tensor  # (n, c, h, w), float32
     source: Source | None
     context: torch.Tensor  # text embeddings, (rows, tokens, width); the rows of the negative prompt come first
-    tokens: int  # of the prompt, as used
-    truncated: int  # tokens cut off from prompt and negative prompt
+    reading: dict[str, Any]  # how the texts were read: what `jsd.prompt.read` returns
     done: int = 0  # UNet calls so far
     batch_rows: int = 0  # the sum of the rows of these calls, those of other jobs included
     pictures: list[Image.Image] = field(default_factory=list)  # the decoded ones
@@ -100,8 +101,8 @@ def prepare(components: Components, request: Request) -> Job:
 
     began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
-    tokens = [components.tokenizer(text) for text in texts]
-    ids = torch.tensor([t.ids for t in tokens], device=components.device)
+    ids, reading = read(components.tokenizer, texts)
+    ids = torch.tensor(ids, device=components.device)
     context = components.text_encoder(ids).last_hidden_state.repeat_interleave(request.num_outputs, dim=0)
 
     # One generator per picture, on the CPU. So a seed gives the same picture on any device and in any batch.
@@ -120,8 +121,7 @@ def prepare(components: Components, request: Request) -> Job:
         x_t=x_t.to(components.device),
         source=source,
         context=context,
-        tokens=tokens[-1].used,
-        truncated=sum(t.dropped for t in tokens),
+        reading=reading,
     )
     job.timings["text"] = job.started - began
     return job
@@ -243,7 +243,6 @@ def seal(components: Components, job: Job) -> Result:
         request=job.request,
         model=components.name,
         timings=dict(job.timings),
-        tokens=job.tokens,
-        truncated=job.truncated,
         batch_rows=job.batch_rows / max(job.done, 1),
+        **job.reading,
     )

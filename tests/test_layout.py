@@ -18,9 +18,10 @@ SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py")
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
     ("jsd.version", "jsd.errors", "jsd.atomic"),
-    ("jsd.request", "jsd.device", "jsd.lora"),
+    ("jsd.checks",),
+    ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext"),
     ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
-    ("jsd.model", "jsd.source", "jsd.result", "jsd.inputs"),
+    ("jsd.model", "jsd.source", "jsd.result", "jsd.inputs", "jsd.prompt"),
     ("jsd.sampling", "jsd.genuine"),
     ("jsd.batch",),
     ("jsd.engine", "jsd.train"),
