@@ -4,8 +4,8 @@
     Negative prompt: 白黒
     Steps: 8, Sampler: UniPC, CFG scale: 2, Seed: 1, Size: 256x256, Model: embedded, Version: ...
 
-A reader finds the parts by their lines and by names with a colon. So in a prompt line breaks become spaces here, and
-colons after such a name full-width. Otherwise a prompt could state a seed or a negative prompt that was not used.
+A reader finds the parts by names with a colon. So in a prompt the colon after such a name is a full-width one here.
+Otherwise a prompt could state a seed or a negative prompt that was not used.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ NAMES = re.compile(
 
 def infotext(metadata: Mapping[str, Any]) -> str:
     """Return the text for the metadata that `jsd.result.Result.metadata` returns. What `metadata` lacks is left out."""
-    lines = [_prompt(metadata.get("prompt", ""))]
+    lines = [NAMES.sub(r"\1\2：", metadata.get("prompt", ""))]
     if metadata.get("negative_prompt"):
-        lines.append(f"Negative prompt: {_prompt(metadata['negative_prompt'])}")
+        lines.append("Negative prompt: " + NAMES.sub(r"\1\2：", metadata["negative_prompt"]))
     sampler = metadata.get("scheduler")
     values = {
         "Steps": metadata.get("num_inference_steps"),
@@ -53,10 +53,6 @@ def infotext(metadata: Mapping[str, Any]) -> str:
     }
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in values.items() if value is not None))
     return "\n".join(lines)
-
-
-def _prompt(text: str) -> str:
-    return NAMES.sub(r"\1\2：", " ".join(text.splitlines()))
 
 
 def _quoted(value: object) -> str:
