@@ -49,6 +49,15 @@ def test_generate_names_unknown_characters(run):
     assert "2 characters unknown: 貓 龘" in run("generate", "-p", "貓と龘の猫")[2]
 
 
+def test_the_command_line_says_what_was_taken_out_and_the_file_keeps_the_prompt(run):
+    code, _, log = run("generate", "-p", "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>", "-o", "out.png")
+    assert code == 0
+    assert "prompt, negative_prompt: syntax of other tools was taken out: <lora:\\x1b[31m:1> --ar 16:9 (…:1.3)" in log
+    metadata = images.read_metadata("out.png")
+    assert metadata["prompt"] == "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>"
+    assert metadata["removed_syntax"] == ["<lora:\x1b[31m:1>", "--ar 16:9", "(…:1.3)"]
+
+
 def test_generate_numbers_several_pictures(run, tmp_path):
     code, _, _ = run("generate", "-p", "猫", "-i", "num_outputs=2", "-i", "seed=5", "-o", "cat.webp")
     assert code == 0

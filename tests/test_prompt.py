@@ -2,10 +2,9 @@
 
 import pytest
 
-from jsd import images, sampling
+from jsd import sampling
 from jsd.prompt import plain
 from jsd.request import Request
-from tests.test_cli import run  # noqa: F401 - a fixture
 
 FOREIGN = {
     # weights
@@ -85,12 +84,3 @@ def test_the_syntax_makes_no_difference_to_the_picture(components):
     assert foreign.images[0].tobytes() == bare.images[0].tobytes()
     assert bare.metrics()["removed_syntax"] == []
     assert foreign.metrics()["removed_syntax"] == ["--v 5", "((…))", "<lora:ink:1>", "(…:1.3)"]
-
-
-def test_the_command_line_says_what_was_taken_out_and_the_file_keeps_the_prompt(run):  # noqa: F811
-    code, _, log = run("generate", "-p", "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>", "-o", "out.png")
-    assert code == 0
-    assert "prompt, negative_prompt: syntax of other tools was taken out: <lora:\\x1b[31m:1> --ar 16:9 (…:1.3)" in log
-    metadata = images.read_metadata("out.png")
-    assert metadata["prompt"] == "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>"
-    assert metadata["removed_syntax"] == ["<lora:\x1b[31m:1>", "--ar 16:9", "(…:1.3)"]
