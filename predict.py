@@ -50,7 +50,7 @@ class Predictor(BasePredictor):
         self,
         prompt: str = Input(
             default="サラリーマン 油絵",
-            description="What the picture shows, in Japanese, e.g. 猫の肖像画 油絵",
+            description="What the picture shows, in Japanese, e.g. 猫の肖像画 油絵. Weights have no effect.",
             min_length=1,
             max_length=2000,
         ),
@@ -113,14 +113,14 @@ class Predictor(BasePredictor):
         ),
         seed: int | None = Input(
             default=None,
-            description="Same seed, same picture; picture i has seed + i. Left out: drawn at random, and recorded.",
+            description="Same seed, same picture; picture i has seed + i. For a random one leave it out (no -1).",
             ge=0,
-            le=9223372036854775807,
+            le=9007199254740991,
         ),
         output_format: str = Input(
             default="png",
-            description="The file format of the pictures.",
-            choices=["png", "jpg", "webp"],
+            description="The file format of the pictures; jpeg is jpg.",
+            choices=["png", "jpg", "jpeg", "webp"],
         ),
         output_quality: int = Input(
             default=90,

@@ -20,7 +20,7 @@ from typing import Any
 
 from jsd.errors import InputError, JSDError, shown
 from jsd.inputs import NAMES, parse_inputs
-from jsd.request import OUTPUT_FORMATS, Request
+from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS, Request
 
 PROMPT = "サラリーマン 油絵"
 TRAIN_COMMANDS = {
@@ -138,11 +138,13 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _take_format(values: dict[str, object], path: Path) -> None:
     """Set `output_format` in `values` to the suffix of `path`. Raises `InputError` if unknown, or `values` differ."""
-    suffix = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    suffix = path.suffix.lower().lstrip(".")
+    suffix = FORMAT_NAMES.get(suffix, suffix)
     if suffix not in OUTPUT_FORMATS:
         wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"
         raise InputError("-o", f"{shown(path.name)} was given; {wanted}")
-    if values.setdefault("output_format", suffix) != suffix:
+    given = values.setdefault("output_format", suffix)
+    if FORMAT_NAMES.get(given, given) != suffix:
         raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
 
 

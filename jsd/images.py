@@ -1,6 +1,6 @@
 """Picture files: `read_picture` and `read_input` open them, `save` writes them with metadata, `read_metadata` reads it.
-PNG files hold the metadata in two text chunks: `metadata` is a JSON object, `parameters` has the same as plain lines.
-JPEG and WebP files hold the JSON object as UTF-8 in the EXIF tag ImageDescription.
+PNG files hold the metadata in two text chunks: `metadata` is a JSON object, `parameters` the text of `jsd.infotext`.
+JPEG and WebP files hold them in two EXIF tags: the JSON object as UTF-8 in ImageDescription, the text in UserComment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageErro
 
 from jsd.atomic import atomic_file
 from jsd.errors import InputError, PictureError, shown
-from jsd.request import OUTPUT_FORMATS
+from jsd.infotext import infotext
+from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_INPUT_PIXELS = 50_000_000
@@ -83,6 +84,7 @@ def save(image: Image.Image, path: str | Path, format: str, quality: int, metada
     `quality` is 1-100, for jpg and webp. Raises `InputError` for another format, `OSError` if the file can't be
     written.
     """
+    format = FORMAT_NAMES.get(format, format)
     if format not in ENCODERS:
         raise InputError("output_format", f"{shown(format)} was given; allowed are {', '.join(OUTPUT_FORMATS)}")
     options = ENCODERS[format] | _embedded(format, metadata)
@@ -130,18 +132,14 @@ def _embedded(format: str, metadata: dict[str, Any]) -> dict[str, Any]:
     if format == "png":
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt("metadata", text)
-        chunks.add_itxt("parameters", _for_people(metadata))
+        chunks.add_text("parameters", infotext(metadata))
         return {"pnginfo": chunks}
     exif = Image.Exif()
+    exif.endian = ">"  # also that of UserComment: readers disagree about which of the two byte orders counts there
     exif[ExifTags.Base.Software] = str(metadata.get("generated_by", ""))
     exif[ExifTags.Base.ImageDescription] = text.encode()
-    return {"exif": exif}
-
-
-def _for_people(metadata: dict[str, Any]) -> str:
-    rest = {key: value for key, value in metadata.items() if key not in ("prompt", "negative_prompt", "timings")}
-    lines = [metadata.get("prompt", "")]
-    if metadata.get("negative_prompt"):
-        lines.append(f"Negative prompt: {metadata['negative_prompt']}")
-    lines.append(", ".join(f"{key.replace('_', ' ').capitalize()}: {value}" for key, value in rest.items()))
-    return "\n".join(lines)
+    comment = b"UNICODE\0" + infotext(metadata).encode("utf-16-be")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    # Pillow writes bytes of this tag (0x9286) as type 1, BYTE. The standard says 7, UNDEFINED, and piexif, with which
+    # many programs read it, insists.
+    return {"exif": exif.tobytes().replace(b"\x92\x86\0\x01", b"\x92\x86\0\x07", 1)}

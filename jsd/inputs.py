@@ -12,14 +12,26 @@ from jsd.request import Request
 NAMES = [field.name for field in fields(Request)]
 OTHER_NAMES = {"steps": "num_inference_steps"}
 PICTURES = ("image", "mask")
+
+
+def integer(text: str) -> int:
+    """Return the integer that a text names. 1.0 is one, as in JSON Schema, 1.5 is not: it raises `ValueError`."""
+    try:
+        return int(text)
+    except ValueError:
+        if float(text).is_integer():
+            return int(float(text))
+        raise
+
+
 NUMBERS = {
-    "width": int,
-    "height": int,
-    "num_outputs": int,
-    "num_inference_steps": int,
+    "width": integer,
+    "height": integer,
+    "num_outputs": integer,
+    "num_inference_steps": integer,
     "guidance_scale": float,
-    "seed": int,
-    "output_quality": int,
+    "seed": integer,
+    "output_quality": integer,
     "prompt_strength": float,
     "guidance_interval": lambda text: [float(number) for number in text.split(",")],
 }
@@ -59,5 +71,5 @@ def _number(name: str, text: str) -> float:
     try:
         return NUMBERS[name](text)
     except ValueError:
-        wanted = {int: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
+        wanted = {integer: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
         raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,8 +29,7 @@ class Job:
     source: Source | None
     context: torch.Tensor  # text embeddings, (rows, tokens, width); the rows of the negative prompt come first
     guidance_scale: torch.Tensor  # (n, 1, 1, 1), on the model's device
-    tokens: int  # of the prompt, as used
-    truncated: int  # tokens cut off from prompt and negative prompt
+    reading: dict[str, Any]  # how the texts were read: what `jsd.prompt.read` returns
     done: int = 0  # UNet calls so far
     queued: torch.cuda.Event | None = None  # on a GPU: reached when the latest step is done
     batch_rows: int = 0  # the sum of the rows of these calls, those of other jobs included

@@ -11,8 +11,10 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jsd.checks import check_choice, check_number, check_text, integer, interval
 from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ MAX_PIXELS = 1_048_576
 MAX_STEPS = 500
 MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
 MAX_OUTPUTS = 8
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**53 - 1  # JavaScript, jq and spreadsheets round larger integers
+SEED_HINT = ", because many programs round larger ones; leave seed out for a random one"
 PROMPT_STRENGTH = 0.8
 ALWAYS = (0.0, 1.0)  # the guidance_interval of every noise level
 OUTPUT_FORMATS = ("png", "jpg", "webp")
+FORMAT_NAMES = {"jpeg": "jpg"}  # other names of these
 SCHEDULER_NAMES = (
     "DDIM",
     "K_LMS",
@@ -74,7 +78,8 @@ class Request:
     training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
     (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
     `None` means the model's own value. For `width` and `height` it means the size of `image`, if there is one. For
-    `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits.
+    `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits. An
+    integer may be given as a float, 1.0. The output_format "jpeg" becomes "jpg".
     """
 
     prompt: str
@@ -94,28 +99,34 @@ class Request:
     guidance_interval: tuple[float, float] | None = None
 
     def __post_init__(self):
-        _check_text("prompt", self.prompt)
+        check_text("prompt", self.prompt, 1, MAX_PROMPT)
         if all(c in BLANKS or unicodedata.category(c) in INVISIBLE for c in self.prompt):
             raise InputError("prompt", f"{shown(self.prompt)} is blank; say in words what the picture shows, e.g. 猫")
-        _check_text("negative_prompt", self.negative_prompt)
+        check_text("negative_prompt", self.negative_prompt, 0, MAX_PROMPT)
+        take = partial(object.__setattr__, self)  # this class is frozen
         for name in ("width", "height"):
-            _check_number(name, getattr(self, name), MIN_SIZE, MAX_SIZE, optional=True, whole=True)
+            if getattr(self, name) is not None:
+                take(name, integer(name, getattr(self, name), MIN_SIZE, MAX_SIZE))
         if self.width and self.height:
             _check_pixels(self.width, self.height)
-        _check_number("num_outputs", self.num_outputs, 1, MAX_OUTPUTS, whole=True)
-        _check_number("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS, optional=True, whole=True)
-        _check_number("guidance_scale", self.guidance_scale, MIN_GUIDANCE, MAX_GUIDANCE, optional=True)
+        take("num_outputs", integer("num_outputs", self.num_outputs, 1, MAX_OUTPUTS))
+        if self.num_inference_steps is not None:
+            take("num_inference_steps", integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS))
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, MIN_GUIDANCE, MAX_GUIDANCE)
         if self.guidance_interval is not None:
-            object.__setattr__(self, "guidance_interval", _checked_interval(self.guidance_interval))
+            take("guidance_interval", interval("guidance_interval", self.guidance_interval))
         if self.scheduler is not None:
-            _check_choice("scheduler", self.scheduler, SCHEDULER_NAMES)
-        # The seed of the last picture must be allowed as well.
-        _check_number("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, optional=True, whole=True)
-        _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
-        _check_number("output_quality", self.output_quality, 1, 100, whole=True)
+            check_choice("scheduler", self.scheduler, SCHEDULER_NAMES)
+        if self.seed is not None:
+            # The seed of the last picture must be allowed as well.
+            take("seed", integer("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, SEED_HINT))
+        check_choice("output_format", self.output_format, (*OUTPUT_FORMATS, *FORMAT_NAMES))
+        take("output_format", FORMAT_NAMES.get(self.output_format, self.output_format))
+        take("output_quality", integer("output_quality", self.output_quality, 1, 100))
         for name in ("image", "mask"):
             _check_picture(name, getattr(self, name))
-        _check_number("prompt_strength", self.prompt_strength, 0, 1)
+        check_number("prompt_strength", self.prompt_strength, 0, 1)
         if self.image is None:
             if self.mask is not None:
                 raise InputError("mask", "given without an image; it says where image is repainted, so give image too")
@@ -181,16 +192,6 @@ def size_like(size: tuple[int, int], cell: int, width: int | None, height: int |
     return {"width": width or near[0], "height": height or near[1]}
 
 
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InputError(name, f"a string is wanted, {shown(value)} was given")
-    least = 1 if name == "prompt" else 0
-    if not least <= len(value) <= MAX_PROMPT:
-        raise InputError(name, f"{len(value)} characters were given; {least} to {MAX_PROMPT} are allowed")
-    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        raise InputError(name, f"{shown(value)} holds a NUL or half a surrogate pair; only Unicode text is allowed")
-
-
 def _check_picture(name: str, value: object) -> None:
     # Checks for two attributes instead of the class, because this module does not import Pillow.
     if value is None:
@@ -199,35 +200,6 @@ def _check_picture(name: str, value: object) -> None:
         raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
     if 0 in value.size:
         raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; 1 x 1 at least")
-
-
-def _check_number(
-    name: str, value: object, least: float, most: float, optional: bool = False, whole: bool = False
-) -> None:
-    if value is None and optional:
-        return
-    allowed = f"{least} to {most} are allowed" if whole else f"{least:g} to {most:g} are allowed"
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise InputError(
-            name, f"{'an integer' if whole else 'a number'} is wanted, {shown(value)} was given; {allowed}"
-        )
-    if not least <= value <= most:  # NaN is in no range
-        raise InputError(name, f"{shown(value)} was given; {allowed}")
-
-
-def _checked_interval(value: object) -> tuple[float, float]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise InputError("guidance_interval", f"{shown(value)} was given; two numbers are wanted, e.g. 0.2, 0.8")
-    for bound in value:
-        _check_number("guidance_interval", bound, 0, 1)
-    if value[0] > value[1]:
-        raise InputError("guidance_interval", f"{shown(value)} was given; the lower number comes first")
-    return (float(value[0]), float(value[1]))
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(name, f"{shown(value)} was given; allowed are {', '.join(allowed)}")
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsd import watermark
+from jsd.errors import shown
 from jsd.request import Request
 from jsd.version import __version__
 
@@ -22,9 +24,10 @@ class Result:
 
     `images` holds the pictures that may be shown, `seeds` the seed of each. `flagged` is the number of pictures that
     the safety checker held back. `request` is the resolved request. `timings` holds seconds by stage: queue, text,
-    denoise, decode, safety. `tokens` is the number of prompt tokens used, `truncated` the number of tokens cut off from
-    prompt and negative prompt together. `batch_rows` is the mean batch size of the UNet calls for this request, with
-    the samples of other requests that shared them.
+    denoise, decode, safety. `tokens` is the number of prompt tokens used. Of prompt and negative prompt together,
+    `truncated` is the number of tokens cut off, `unknown` the characters that the tokenizer does not know, and
+    `removed` the syntax of other tools that was taken out (see `jsd.prompt`). `batch_rows` is the mean batch size of
+    the UNet calls for this request, with the samples of other requests that shared them.
     """
 
     images: list[Image.Image]
@@ -35,6 +38,8 @@ class Result:
     timings: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     truncated: int = 0
+    unknown: str = ""
+    removed: Sequence[str] = ()
     batch_rows: float = 0.0
 
     def metadata(self, index: int) -> dict[str, Any]:
@@ -52,7 +57,7 @@ class Result:
             metadata["start"] = "image to image" if request.mask is None else "inpainting"
             metadata["prompt_strength"] = request.prompt_strength
         return metadata | {
-            "truncated_tokens": self.truncated,
+            **self._losses(),
             "watermark": watermark.can_mark(self.images[index].size),
             "timings": _rounded(self.timings),
         }
@@ -65,7 +70,7 @@ class Result:
             **self._settings(),
             "batch_rows": round(self.batch_rows, 2),
             "tokens": self.tokens,
-            "truncated_tokens": self.truncated,
+            **self._losses(),
             "flagged": self.flagged,
             "timings": _rounded({**self.timings, **timings}),
         }
@@ -85,18 +90,37 @@ class Result:
         return [*lines, ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())]
 
     def notes(self) -> list[str]:
-        """Return sentences for the user, if any: how many tokens were cut off, how many pictures were held back."""
+        """Return sentences for the user, if any: what of the prompts was not used, how many pictures were held back."""
         notes = []
+        if self.removed:
+            notes.append(f"prompt, negative_prompt: syntax of other tools was taken out: {_listed(self.removed)}")
+        if self.unknown:
+            characters = "1 character" if len(self.unknown) == 1 else f"{len(self.unknown)} characters"
+            notes.append(f"prompt, negative_prompt: {characters} unknown: {_listed(dict.fromkeys(self.unknown))}")
         if self.truncated:
             notes.append(f"prompt, negative_prompt: too long, the last {self.truncated} tokens were left out")
         if self.flagged:
             notes.append(f"NSFW content detected: {self.flagged} of {self.request.num_outputs} pictures were left out")
         return notes
 
+    def _losses(self) -> dict[str, Any]:
+        """What of the prompts was not used."""
+        return {
+            "truncated_tokens": self.truncated,
+            "unknown_characters": len(self.unknown),
+            "removed_syntax": list(self.removed),
+        }
+
     def _settings(self) -> dict[str, Any]:
         names = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
         settings = {name: getattr(self.request, name) for name in names}
         return settings | {"guidance_interval": list(self.request.guidance_interval)}
+
+
+def _listed(parts: Iterable[str], most: int = 10) -> str:
+    """Return the first `most` parts of a text as a list, without quotation marks, escaped for a log."""
+    parts = list(parts)
+    return " ".join(shown(part)[1:-1] for part in parts[:most]) + " ..." * (len(parts) > most)
 
 
 def _rounded(timings: dict[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from jsd.device import mark, settle
 from jsd.errors import NSFWError
 from jsd.job import Job
 from jsd.model import Components
+from jsd.prompt import read
 from jsd.request import Progress, Request
 from jsd.result import Result
 from jsd.schedule import ROWS, Schedule, advance, make_schedule
@@ -57,9 +58,10 @@ def prepare(components: Components, request: Request) -> Job:
 
     began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
-    tokens = [components.tokenizer(text) for text in texts]
-    ids = torch.tensor([t.ids for t in tokens], device=device)
-    context = components.text_encoder(ids).last_hidden_state.repeat_interleave(pictures, dim=0)
+    ids, reading = read(components.tokenizer, texts)
+    context = components.text_encoder(torch.tensor(ids, device=device)).last_hidden_state.repeat_interleave(
+        pictures, dim=0
+    )
 
     # One generator per picture, on the CPU. So a seed gives the same picture on any device and in any batch.
     generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(pictures)]
@@ -79,8 +81,7 @@ def prepare(components: Components, request: Request) -> Job:
         source=source,
         context=context,
         guidance_scale=torch.full((pictures, 1, 1, 1), request.guidance_scale, device=device),
-        tokens=tokens[-1].used,
-        truncated=sum(t.dropped for t in tokens),
+        reading=reading,
     )
     job.timings["text"] = job.started - began
     return job
@@ -203,7 +204,6 @@ def seal(components: Components, job: Job) -> Result:
         request=job.request,
         model=components.name,
         timings=dict(job.timings),
-        tokens=job.tokens,
-        truncated=job.truncated,
         batch_rows=job.batch_rows / max(job.done, 1),
+        **job.reading,
     )

@@ -3,29 +3,50 @@
 The sentencepiece model normalises the text (NFKC), splits it and numbers the pieces. This module lower-cases the text
 if the model was trained on lower case, cuts off what is too long, and adds the end token and padding. No text can
 become a control token.
+
+Before that it mends two things that people type without seeing them: ー written as another dash (ケ-キ, 東京タワ−), and
+invisible characters. Only characters that are in none of the vocabulary's pieces are changed, since any others are what
+the model was trained on. So texts that the tokenizer of 2022 knew give the ids of 2022.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
 from jsd.errors import WeightsError, shown
+from jsd.request import BLANKS
 
 # A config with a larger model_max_length is refused: transformers writes 1e30 for "no limit".
 LONGEST = 10_000
+# Dashes and tildes that people type for ー after kana: hyphens, minus signs, rules, Hangul ㅡ. Not the kanji 一.
+DASHES = (
+    r"\-~\u2010-\u2015\u2043\u207b\u208b\u2212\u223c\u2500\u2501\u2e3a\u2e3b\u301c\u3030\u3161\ufe58\ufe63\uff0d\uff5e"
+)
+KANA = r"\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+LENGTHENING = re.compile(f"(?<=[{KANA}])[{DASHES}]+")
+# Variation selectors (of emoji and of kanji) and the grapheme joiner. Format characters (Cf) are invisible as well.
+SELECTORS = re.compile(r"[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenized text: `max_length` token `ids`, padded. `used` of them are text, `dropped` more were cut off."""
+    """A tokenized text: `max_length` token `ids`, padded. `used` of them are text, `dropped` more were cut off.
+
+    `unknown` are the characters of the text that the vocabulary does not have, in their order.
+    """
 
     ids: list[int]
     used: int
     dropped: int
+    unknown: str = ""
 
 
 class Tokenizer:
@@ -53,6 +74,12 @@ class Tokenizer:
             raise WeightsError(f"{model_file}: has no {missing} token; take the tokenizer the model was trained with")
         if not 2 <= max_length <= LONGEST:
             raise WeightsError(f"{model_file}: a length of {shown(max_length)} tokens; 2 to {LONGEST} are allowed")
+        self.alphabet = frozenset(
+            character
+            for i in range(self.vocabulary_size)
+            if not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
+            for character in self.pieces.id_to_piece(i)
+        )
         # sentencepiece reads control symbols in a text as plain characters, but not user-defined ones like rinna's
         # "[PAD]". These are spelled out here.
         self._spelled = {
@@ -81,16 +108,37 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of the whole `text`, without end token and padding."""
-        if self.do_lower_case:
-            text = text.lower()
-        return [i for piece in self.pieces.encode(text) for i in self._spelled.get(piece, [piece])]
+        return self._ids(self._split(text))
 
     def __call__(self, text: str) -> Tokens:
         """Return the `Tokens` of a text. Tokens after the first `max_length - 1` are cut off and counted."""
-        ids = self.encode(text)
+        pieces = self._split(text)
+        ids = self._ids(pieces)
+        unknown = "".join(piece.surface for piece in pieces if piece.id == self.pieces.unk_id())
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
-        return Tokens(ids=[*kept, self.eos_id, *padding], used=len(kept), dropped=len(ids) - len(kept))
+        return Tokens([*kept, self.eos_id, *padding], len(kept), len(ids) - len(kept), unknown)
+
+    def mend(self, text: str) -> str:
+        """Return `text` with ー for other dashes after kana, and without invisible characters, where it changes only
+        characters that are in no piece of the vocabulary.
+        """
+        text = "".join(c for c in text if not _invisible(c) or self._knows(c))
+        if "ー" not in self.alphabet:
+            return text
+        return LENGTHENING.sub(lambda m: "".join(c if self._knows(c) else "ー" for c in m[0]), text)
+
+    def _split(self, text: str) -> Sequence[Any]:
+        """Return the sentencepiece pieces of a text, each with `id` and `surface`, its part of the text."""
+        text = self.mend(text)
+        return self.pieces.encode(text.lower() if self.do_lower_case else text, return_type="proto").pieces
+
+    def _ids(self, pieces: Sequence[Any]) -> list[int]:
+        return [i for piece in pieces for i in self._spelled.get(piece.id, [piece.id])]
+
+    def _knows(self, character: str) -> bool:
+        """Whether the vocabulary has a character, as NFKC writes it. (Sentencepiece reads some others as spaces.)"""
+        return self.alphabet.issuperset(unicodedata.normalize("NFKC", character))
 
     def _find_pad(self, pad_token: str | None) -> int:
         if pad_token is not None:
@@ -104,3 +152,7 @@ class Tokenizer:
         piece = self.pieces.id_to_piece(i)
         plain = not (self.pieces.is_control(i) or self.pieces.is_unknown(i) or self.pieces.is_byte(i))
         return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))
+
+
+def _invisible(character: str) -> bool:
+    return unicodedata.category(character) == "Cf" or character in BLANKS or SELECTORS.match(character) is not None

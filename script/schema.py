@@ -152,6 +152,8 @@ def _answer_schemas() -> dict[str, Any]:
         batch_rows=number,
         tokens=integer,
         truncated_tokens=integer,
+        unknown_characters=integer,
+        removed_syntax=_list(text),
         flagged=integer,
         timings={"type": "object", "additionalProperties": number},
     ) | {"additionalProperties": True}

@@ -11,6 +11,7 @@ import json
 import struct
 import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,14 @@ MODEL_INDEX = {
 }
 
 
-def train_sentencepiece(prefix: Path, **arguments: object) -> Path:
-    """Train a small sentencepiece model (unigram) on LINES, and return its file, `prefix`.model.
+def train_sentencepiece(prefix: Path, lines: Sequence[str] = LINES, **arguments: object) -> Path:
+    """Train a small sentencepiece model (unigram) on `lines`, and return its file, `prefix`.model.
 
     By default its special tokens have T5's ids: padding 0, end 1, unknown 2. `arguments` go to the trainer.
     """
     settings = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_name": "nmt_nfkc_cf"}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES * 20),
+        sentence_iterator=iter([*lines] * 20),
         model_prefix=str(prefix),
         vocab_size=100,
         hard_vocab_limit=False,

@@ -39,6 +39,25 @@ def test_generate_draws_the_same_picture_for_the_same_seed(run):
     assert pictures[0] == pictures[1]
 
 
+def test_generate_takes_integers_that_are_written_with_a_fraction(run):
+    assert run("generate", "-p", "猫", "-i", "seed=5.0", "-i", "steps=3e0", "-o", "a.png")[0] == 0
+    metadata = images.read_metadata("a.png")
+    assert (metadata["seed"], metadata["num_inference_steps"]) == (5, 3)
+
+
+def test_generate_names_unknown_characters(run):
+    assert "2 characters unknown: 貓 龘" in run("generate", "-p", "貓と龘の猫")[2]
+
+
+def test_the_command_line_says_what_was_taken_out_and_the_file_keeps_the_prompt(run):
+    code, _, log = run("generate", "-p", "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>", "-o", "out.png")
+    assert code == 0
+    assert "prompt, negative_prompt: syntax of other tools was taken out: <lora:\\x1b[31m:1> --ar 16:9 (…:1.3)" in log
+    metadata = images.read_metadata("out.png")
+    assert metadata["prompt"] == "(猫:1.3) --ar 16:9 <lora:\x1b[31m:1>"
+    assert metadata["removed_syntax"] == ["<lora:\x1b[31m:1>", "--ar 16:9", "(…:1.3)"]
+
+
 def test_generate_numbers_several_pictures(run, tmp_path):
     code, _, _ = run("generate", "-p", "猫", "-i", "num_outputs=2", "-i", "seed=5", "-o", "cat.webp")
     assert code == 0
@@ -49,6 +68,10 @@ def test_generate_numbers_several_pictures(run, tmp_path):
 def test_the_suffix_of_the_output_chooses_the_format(run):
     assert run("generate", "-p", "猫", "-o", "out.jpeg")[0] == 0
     assert Image.open("out.jpeg").format == "JPEG"
+    assert run("generate", "-p", "猫", "-o", "out.jpg", "-i", "output_format=jpeg")[0] == 0
+    assert Image.open("out.jpg").format == "JPEG"
+    assert run("generate", "-p", "猫", "-i", "output_format=jpeg")[0] == 0
+    assert Image.open("output.jpg").format == "JPEG"
     assert run("generate", "-p", "猫", "-i", "output_format=webp")[0] == 0
     assert Image.open("output.webp").format == "WEBP"
 
@@ -63,7 +86,12 @@ def test_the_suffix_of_the_output_chooses_the_format(run):
         (["-i", "seed"], "name=value is wanted"),
         (["-i", "seed=1", "-i", "seed=2"], "seed: given twice"),
         (["-p", "猫", "-i", "prompt=犬"], "prompt: given twice"),
-        (["-i", "seed=-1"], "seed: -1 was given; 0 to"),
+        (
+            ["-i", "seed=-1"],
+            "seed: -1 was given; 0 to 9007199254740991 are allowed, because many programs round larger",
+        ),
+        (["-i", "seed=-1"], "leave seed out for a random one"),
+        (["-i", "seed=inf"], "seed: 'inf' was given; an integer is wanted"),
         (["-i", "seed=one"], "seed: 'one' was given; an integer is wanted"),
         (["-i", "num_inference_steps=999"], "num_inference_steps: 999 was given; 1 to 500 are allowed"),
         (["-i", "num_inference_steps=1.5"], "num_inference_steps: '1.5' was given; an integer is wanted"),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from jsd import images
 from jsd.errors import InputError
@@ -13,7 +13,7 @@ METADATA = {
     "generated_by": "Japanese Stable Diffusion 0",
     "prompt": "猫の肖像画 油絵 😺 \x07\n\u202e « é »",
     "negative_prompt": "ぼやけた",
-    "seed": 2**63 - 1,
+    "seed": 2**53 - 1,
 }
 MAGIC = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -35,7 +35,8 @@ def test_metadata_can_be_read_back_from_every_format(picture, tmp_path, format):
 
 @pytest.mark.parametrize("format", MAGIC)
 def test_the_longest_prompts_can_be_read_back(picture, tmp_path, format):
-    long = METADATA | {"prompt": "\x01" * 2000, "negative_prompt": "😺" * 2000}
+    text = "\x01" * 2000
+    long = METADATA | {"prompt": text, "negative_prompt": text, "removed_syntax": [text, text]}
     assert images.read_metadata(images.save(picture, tmp_path / "out", format, 90, long)) == long
 
 
@@ -50,7 +51,28 @@ def test_png_holds_the_metadata_as_text_for_people(picture, tmp_path):
         text = saved.text["parameters"]
     assert text.startswith(METADATA["prompt"])
     assert "Negative prompt: ぼやけた" in text
-    assert f"Seed: {2**63 - 1}" in text
+    assert f"Seed: {2**53 - 1}" in text
+
+
+@pytest.mark.parametrize("format", ["jpg", "jpeg", "webp"])
+def test_jpeg_and_webp_hold_the_same_text_as_a_user_comment(picture, tmp_path, format):
+    images.save(picture, tmp_path / "out.png", "png", 90, METADATA)
+    images.save(picture, tmp_path / "out", format, 90, METADATA)
+    with Image.open(tmp_path / "out.png") as png, Image.open(tmp_path / "out") as saved:
+        exif = saved.getexif()
+        comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        assert comment == b"UNICODE\0" + png.text["parameters"].encode("utf-16-be")
+    # The tag has type 7, UNDEFINED, and the byte order is that of the text, for readers that look at it.
+    file = (tmp_path / "out").read_bytes()
+    assert b"MM\0*" in file
+    assert b"\x92\x86\0\x07" in file
+
+
+def test_the_metadata_of_older_files_can_still_be_read(picture, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = json.dumps(METADATA, ensure_ascii=False).encode()
+    picture.save(tmp_path / "out.jpg", exif=exif)
+    assert images.read_metadata(tmp_path / "out.jpg") == METADATA
 
 
 def test_a_higher_quality_makes_a_larger_file(picture, tmp_path):

@@ -18,18 +18,10 @@ SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py")
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
     ("jsd.version", "jsd.errors", "jsd.atomic"),
-    ("jsd.request", "jsd.device", "jsd.lora", "jsd.clip_input"),
-    (
-        "jsd.tokenizer",
-        "jsd.schedulers",
-        "jsd.manifest",
-        "jsd.images",
-        "jsd.watermark",
-        "jsd.safety",
-        "jsd.vae",
-        "jsd.graphs",
-    ),
-    ("jsd.model", "jsd.schedule", "jsd.source", "jsd.result", "jsd.inputs"),
+    ("jsd.checks",),
+    ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext", "jsd.clip_input"),
+    ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
+    ("jsd.model", "jsd.graphs", "jsd.schedule", "jsd.source", "jsd.result", "jsd.inputs", "jsd.prompt"),
     ("jsd.job",),
     ("jsd.sampling", "jsd.genuine"),
     ("jsd.batch",),

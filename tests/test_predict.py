@@ -63,17 +63,21 @@ def test_every_input_reaches_the_file(predictor):
 def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
     metrics = {}
     monkeypatch.setattr(predictor, "record_metric", metrics.__setitem__)
-    draw(predictor, prompt="猫 " * 500, seed=3)
+    draw(predictor, prompt="(貓:1.3)" + "猫 " * 500, seed=3.0)
     assert metrics["seeds"] == [3]
     assert metrics["model"] == "tiny"
     assert metrics["num_inference_steps"] == 4
     assert metrics["flagged"] == 0
     assert metrics["truncated_tokens"] > 0
+    assert metrics["unknown_characters"] == 1
+    assert metrics["removed_syntax"] == ["(…:1.3)"]
     assert set(metrics["timings"]) == {"queue", "text", "denoise", "decode", "safety", "encode"}
     log = capsys.readouterr().out
     assert "100%|" in log
     assert "4/4 [" in log
     assert "seeds [3]" in log
+    assert "syntax of other tools was taken out: (…:1.3)" in log
+    assert "1 character unknown: 貓" in log
     assert f"last {metrics['truncated_tokens']} tokens were left out" in log
 
 
@@ -82,7 +86,8 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
     [
         ({"prompt": "\u3000"}, "prompt: .* blank"),
         ({"width": 100}, "width: 100 .* multiples of 16"),
-        ({"seed": 2**63}, "seed: "),
+        ({"seed": 2**53}, "seed: .* leave seed out"),
+        ({"steps": 1.5}, "num_inference_steps: an integer is wanted, 1.5 was given"),
         ({"num_inference_steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 999}, "num_inference_steps: 999 .* 1 to 500"),
         ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),

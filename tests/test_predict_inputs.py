@@ -66,7 +66,7 @@ def test_the_limits_are_those_of_a_request(declared):
 def test_the_choices_and_defaults_are_those_of_a_request(declared):
     assert declared["choices"] == {
         "scheduler": list(request.SCHEDULER_NAMES),
-        "output_format": list(request.OUTPUT_FORMATS),
+        "output_format": ["png", "jpg", "jpeg", "webp"],
     }
     own = request.Request(cli.PROMPT)
     for name, value in defaults().items():

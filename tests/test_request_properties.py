@@ -25,7 +25,7 @@ PLAUSIBLE = {
     "num_inference_steps": st.integers(-1, 4) | st.just(501),
     "guidance_scale": st.floats(0, 21) | st.integers(0, 21),
     "scheduler": st.sampled_from([*SCHEDULER_NAMES, "ddim", ""]),
-    "seed": st.integers(-1, 2**63 + 1),
+    "seed": st.integers(-1, 2**53 + 1) | st.integers(-1, 4).map(float),
     "output_format": st.sampled_from([*OUTPUT_FORMATS, "jpeg"]),
     "output_quality": st.integers(-1, 102),
     "prompt_strength": st.floats(-0.1, 1.1),

@@ -10,6 +10,7 @@ from transformers import T5Tokenizer
 from jsd.errors import WeightsError
 from jsd.tokenizer import Tokenizer
 from tests.fakes import LINES, MAX_TOKENS, train_sentencepiece
+from tests.server import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def rinna_like(tmp_path_factory):
         eos_id=2,
         pad_id=-1,
         normalization_rule_name="nmt_nfkc",  # leaves case as it is
-        user_defined_symbols=["[PAD]", "[CLS]", "[SEP]", "[MASK]"],
+        user_defined_symbols=["[PAD]", "[CLS]", "[SEP]", "[MASK]", "-"],
     )
     return Tokenizer(model, max_length=20, do_lower_case=True, pad_token="[PAD]")
 
@@ -83,6 +84,54 @@ def test_a_user_defined_symbol_in_a_text_is_spelled_out(rinna_like):
     rinna_like.do_lower_case = True
     assert 3 in rinna_like.pieces.encode("猫[PAD]")
     assert 3 not in tokens.ids[: tokens.used]
+
+
+@pytest.fixture(scope="module")
+def names():
+    """All names of things that weights/embedded was taught, with its tokenizer."""
+    lines = (ROOT / "embedded" / "concepts.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    names = [name for line in lines for name in line.split("\t")[2].split("|")]
+    return names, Tokenizer.from_folder(ROOT / "weights" / "embedded" / "tokenizer")
+
+
+@pytest.mark.parametrize("dash", [*"−‐‑‒–—―－-﹣─━~～〜〰ㅡ"])
+def test_another_dash_after_kana_is_a_long_vowel(names, dash):
+    names, tokenizer = names
+    long = [name for name in names if "ー" in name]
+    assert len(long) > 100
+    assert [name for name in long if tokenizer(name.replace("ー", dash)) != tokenizer(name)] == []
+    assert tokenizer(f"1{dash}2").ids != tokenizer("1ー2").ids
+
+
+@pytest.mark.parametrize(
+    "character",
+    [*"\u200b\u200c\u200d\ufe0f\u2060\u00ad\u200e\u202e\u2066\u2069\ufeff\u061c\u034f\u3164\U000e0100"],
+    ids=ascii,
+)
+def test_an_invisible_character_vanishes(names, rinna_like, character):
+    names, tokenizer = names
+    assert [name for name in names if tokenizer(character.join(f" {name} ")) != tokenizer(name)] == []
+    assert rinna_like(f"猫{character}の{character}").ids == rinna_like("猫の").ids
+
+
+def test_what_the_tokenizer_of_2022_knew_stays_as_it_was(rinna_like):
+    """This one knows the hyphen, but not the minus sign."""
+    assert rinna_like("サラリ-マン").ids != rinna_like("サラリーマン").ids
+    assert rinna_like.encode("サラリ-マン") == rinna_like.pieces.encode("サラリ-マン")
+    assert rinna_like("サラリ−マン").ids == rinna_like("サラリーマン").ids
+
+
+def test_the_english_tokenizer_gets_no_japanese_dashes(tmp_path):
+    english = Tokenizer(train_sentencepiece(tmp_path / "spiece", lines=["a cat", "mount fuji"]), max_length=20)
+    assert english("ネコ−").unknown == "ネコ−"
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [("猫", ""), ("貓と龘", "貓龘"), ("貓貓", "貓貓"), ("猫🐈\u200d⬛", "🐈⬛"), ("葛\U000e0100", "葛"), ("ﷺ", "ﷺ")],
+)
+def test_unknown_characters_are_named_as_they_were_typed(names, text, unknown):
+    assert names[1](text).unknown == unknown
 
 
 @pytest.mark.parametrize("text", [*LINES, "", "猫 " * 40, "  ねこ   CAT "])

@@ -61,12 +61,31 @@ def test_the_picture_carries_the_watermark(server):
     assert watermark.detect(image).marked
 
 
-@pytest.mark.parametrize(("name", "format", "mime"), [("jpg", "JPEG", "jpeg"), ("webp", "WEBP", "webp")])
+@pytest.mark.parametrize(
+    ("name", "format", "mime"), [("jpg", "JPEG", "jpeg"), ("jpeg", "JPEG", "jpeg"), ("webp", "WEBP", "webp")]
+)
 def test_jpeg_and_webp_are_written_when_asked_for(server, name, format, mime):
     prediction = server.predict(**CAT, output_format=name, output_quality=95)
     assert prediction["output"][0].startswith(f"data:image/{mime};base64,")
     assert picture(prediction["output"][0]).format == format
     assert metadata_of(prediction)["seed"] == 7
+
+
+def test_integers_may_be_written_with_a_fraction_of_zero(server):
+    """JSON Schema says that 1.0 is an integer."""
+    sent = {name: float(value) if isinstance(value, int) else value for name, value in CAT.items()}
+    prediction = server.predict(**sent, num_outputs=1.0, output_quality=90.0)
+    assert prediction["status"] == "succeeded", prediction["error"]
+    assert {name: metadata_of(prediction)[name] for name in CAT} == CAT
+    assert prediction["metrics"]["seeds"] == [CAT["seed"]]
+
+
+def test_the_log_says_what_of_a_prompt_was_not_used(server):
+    prediction = server.predict(**CAT | {"prompt": "(猫:1.3) 貓 --ar 16:9"})
+    assert "syntax of other tools was taken out: --ar 16:9 (…:1.3)" in prediction["logs"]
+    assert "1 character unknown: 貓" in prediction["logs"]
+    assert prediction["metrics"]["unknown_characters"] == 1
+    assert prediction["metrics"]["removed_syntax"] == ["--ar 16:9", "(…:1.3)"]
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)

@@ -1,0 +1,54 @@
+"""Checks of single values. Each raises `InputError`, which names the input, the value given, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+
+from jsd.errors import InputError, shown
+
+
+def check_text(name: str, value: object, least: int, most: int) -> None:
+    """Check that a value is Unicode text of `least` to `most` characters."""
+    if not isinstance(value, str):
+        raise InputError(name, f"a string is wanted, {shown(value)} was given")
+    if not least <= len(value) <= most:
+        raise InputError(name, f"{len(value)} characters were given; {least} to {most} are allowed")
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise InputError(name, f"{shown(value)} holds a NUL or half a surrogate pair; only Unicode text is allowed")
+
+
+def check_number(name: str, value: object, least: float, most: float) -> None:
+    """Check that a value is a number from `least` to `most`."""
+    allowed = f"{least:g} to {most:g} are allowed"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(name, f"a number is wanted, {shown(value)} was given; {allowed}")
+    if not least <= value <= most:  # NaN is in no range
+        raise InputError(name, f"{shown(value)} was given; {allowed}")
+
+
+def integer(name: str, value: object, least: int, most: int, hint: str = "") -> int:
+    """Return a value as an int from `least` to `most`. 1.0 is one, as in JSON Schema, and so are numpy's integers."""
+    allowed = f"{least} to {most} are allowed{hint}"
+    if isinstance(value, bool) or not isinstance(value, Real) or value % 1:  # NaN and infinity have a remainder
+        raise InputError(name, f"an integer is wanted, {shown(value)} was given; {allowed}")
+    if not least <= value <= most:
+        raise InputError(name, f"{shown(value)} was given; {allowed}")
+    return int(value)
+
+
+def interval(name: str, value: object) -> tuple[float, float]:
+    """Return a list or tuple of two numbers from 0 to 1, the lower first, as a tuple of floats."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise InputError(name, f"{shown(value)} was given; two numbers are wanted, e.g. 0.2, 0.8")
+    for bound in value:
+        check_number(name, bound, 0, 1)
+    if value[0] > value[1]:
+        raise InputError(name, f"{shown(value)} was given; the lower number comes first")
+    return (float(value[0]), float(value[1]))
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Check that a value is one of the strings that are allowed."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(name, f"{shown(value)} was given; allowed are {', '.join(allowed)}")
