@@ -76,7 +76,7 @@ def load(
     if not safety_checker:
         parts.remove("safety_checker")
     elif not (folder / "safety_checker").is_dir():
-        raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or switch it off (JSD_SAFETY_CHECKER)")
+        raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or set JSD_SAFETY_CHECKER=off")
     models = {}
     for part in parts:
         _check_files(verification, part)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-BASH = [p.name for p in (ROOT / "script").iterdir() if p.is_file() and p.read_bytes().startswith(b"#!/usr/bin/env bash")]
+SCRIPTS = [path for path in (ROOT / "script").iterdir() if path.is_file()]
+BASH = {path.name for path in SCRIPTS if path.read_bytes().startswith(b"#!/usr/bin/env bash")}
 FOLDERS = ("jsd", "embedded", "bench", "serving", "tests")
 FILES = ("random", "argparse", "json", "PIL", "numpy", "torch", "predict", "sitecustomize")
 # What stands for Python: it prints its folder and its arguments, a line each, and the settings that it was given.
@@ -51,7 +52,7 @@ def run(command, cwd, **environment):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", sorted({*BASH} - {"bootstrap"}))
+@pytest.mark.parametrize("name", sorted(BASH - {"bootstrap"}))
 def test_every_script_runs_python_where_no_file_of_the_caller_is_imported(name, caller, project):
     """Python looks for modules in its current folder. With -P it does not."""
     decoy = caller / "decoy" / "project" / "script"  # where `cd project/script` would lead with this CDPATH
