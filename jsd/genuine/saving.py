@@ -75,6 +75,7 @@ def _save_scheduler(scheduler: SchedulerMixin, folder: Path) -> str | None:
     kind = next(kind for kind in type(scheduler).__mro__ if kind.__module__.startswith("diffusers."))
     unset = set(scheduler.config.get("_use_default_values", ())) - set(NOISE)
     config = {key: value for key, value in json.loads(scheduler.to_json_string()).items() if key not in unset}
+    folder.mkdir()
     write_json(folder / "scheduler_config.json", config | {"_class_name": kind.__name__})
     for name, (here, arguments) in SCHEDULERS.items():
         if issubclass(here, kind) and all(scheduler.config.get(key) == value for key, value in arguments.items()):
