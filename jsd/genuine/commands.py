@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("--token", help="of the hub; default: HF_TOKEN, or the one hf auth login saved")
     pull.add_argument("--to", type=Path, metavar="FOLDER", help="default: weights/ and the repository's name")
     pull.set_defaults(command=_pull)
-    convert = commands.add_parser("convert", help="a model folder of 2022 to a clean one")
+    convert = commands.add_parser("convert", help="a diffusers folder, of 2022 or later, to a clean one")
     convert.add_argument("source", type=Path)
     convert.add_argument("folder", type=Path)
     convert.set_defaults(command=_convert)

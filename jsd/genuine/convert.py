@@ -1,4 +1,4 @@
-"""Convert a model folder in the layout of 2022 to one of today.
+"""Convert a model folder in a layout of diffusers, of 2022 or later, to one that is served.
 
     python -m jsd weights convert SOURCE FOLDER
 
