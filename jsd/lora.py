@@ -1,75 +1,206 @@
-"""LoRA adapters: `merge_lora` adds one to the weights of a UNet. A merged adapter costs no time in sampling."""
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): `merge_lora` adds one to a model's weights.
+
+A merged adapter costs no time in sampling. The layouts of diffusers, peft, kohya and LyCORIS (LoCon) are read. They
+differ in how they write a layer's name, so names are compared without their punctuation. peft and the converters of
+diffusers could read them too, but importing peft takes a second, and both skip keys that they can't place.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from jsd.errors import WeightsError, shown
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+LARGEST = 2 << 30  # bytes of a file
+# A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha
+KEY = re.compile(r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)\.weight|(?:B|up)\.(bias))|\.(alpha))")
+ROLES = {"A": "down", "B": "up"}
+# How layers' names begin in a file, without punctuation, and here. Old files name no part. Then it is the UNet.
+PREFIXES = (("", ""), ("lora_unet_", "unet_"), ("lora_te_", "text_encoder_"), ("lora_te1_", "text_encoder_"))
+PREFIXES += (("", "unet_"), ("", "text_encoder_"))
+# How the names of attention layers end today, and how they ended in files of early 2023.
+OLD_ENDS = {"to_out_0": "to_out", "out_proj": "to_out", "q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v"}
+# What can't be merged, and what its keys hold.
+OTHERS = {
+    "a DoRA": "dora_scale|lora_magnitude_vector",
+    "a LoHa": "hada_w",
+    "a LoKr": "lokr_w",
+    "an (IA)3 adapter": "ia3_l|on_input",
+    "an OFT adapter": "oft_",
+    "a textual inversion": "emb_params|bundle_emb",
+    "an adapter of Stable Diffusion XL": "lora_te2_|text_encoder_2",
+    "an IP-Adapter": "ip_adapter",
+    "a whole model": r"model\.diffusion_model\.",
+}
+Changes = dict[str, tuple[torch.Tensor, torch.Tensor]]
+ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
 
 
-def merge_lora(unet: UNet2DConditionModel, file: Path) -> None:
-    """Add a LoRA adapter to the weights of `unet`, in place. `file` is a safetensors file as diffusers writes it.
+def merge_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0) -> None:
+    """Add the adapter in `file`, times `scale`, to the weights of a model, in place.
 
-    Each weight W becomes W + (alpha / rank) B A (Hu et al. 2021, arXiv 2106.09685, sec. 4.1). alpha is stored for each
-    layer, or once in the file's metadata; if there is none, the factor is 1. The package peft could do this too, but
-    importing it takes a second. Raises `WeightsError` if the file is not an adapter, or does not fit this UNet.
+    Raises `WeightsError`, which names the file, like `read_lora` and `add_lora`.
     """
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise WeightsError(f"{file}: no such .safetensors file; JSD_LORA takes an adapter that train lora wrote")
     try:
-        # Adapters name the two matrices A and B, or down and up.
-        layers = {
-            key.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
-            for key, value in load_file(file).items()
-        }
-        with safe_open(file, "pt") as header:
-            settings = json.loads((header.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{file}: not a safetensors file ({error})") from error
-    weights = {f"unet.{name}": parameter for name, parameter in unet.named_parameters()}
-    downs = [key for key in layers if key.endswith(".lora_A.weight")]
-    ups = [key.replace(".lora_A.", ".lora_B.") for key in downs]
-    alphas = [key.replace(".lora_A.weight", ".alpha") for key in downs]
-    left = sorted(set(layers) - {*downs, *ups, *alphas})
-    if not downs or left:
-        raise WeightsError(f"{file}: {shown(left[0] if left else 'no layer')}; an adapter has lora_A and lora_B alone")
-    changes = {}
-    for down, up, alpha in zip(downs, ups, alphas, strict=True):
-        name = down.replace(".lora_A.", ".")
-        if name not in weights or up not in layers:
-            raise WeightsError(f"{file}: {shown(down)} has no place in this model's UNet")
-        a, b = layers[down].float(), layers[up].float()
-        if not (a.isfinite().all() and b.isfinite().all()):
-            raise WeightsError(f"{file}: {shown(down)} or its partner holds numbers that are not finite")
-        scale = _scale(file, settings, layers.get(alpha), len(a) if a.ndim else 0)
-        if a.ndim != 2 or b.ndim != 2 or (len(b), a.shape[1]) != weights[name].shape or len(a) != b.shape[1]:
-            raise WeightsError(f"{file}: {shown(down)} does not fit {tuple(weights[name].shape)} of this model's UNet")
-        changes[name] = scale * b @ a
-    with torch.no_grad():
-        for name, change in changes.items():
-            weights[name].add_(change.to(weights[name]))
+        add_lora(read_lora(file, unet, text_encoder), unet, text_encoder, scale)
+    except WeightsError as error:
+        raise WeightsError(f"{file}: {error}") from error
 
 
-def _scale(file: Path, settings: object, alpha: torch.Tensor | None, rank: int) -> float:
-    """Return a layer's factor alpha / rank. `alpha` is its own; if None, that of the metadata `settings`; else 1.0."""
-    of_unet = (
-        {key.removeprefix("unet."): value for key, value in settings.items()} if isinstance(settings, dict) else {}
-    )
-    if alpha is None and "lora_alpha" in of_unet:
-        if of_unet.get("use_rslora") or of_unet.get("use_dora") or of_unet.get("alpha_pattern"):
-            raise WeightsError(f"{file}: an adapter of a kind that can't be merged (rslora, dora or alpha_pattern)")
-        alpha = torch.tensor(of_unet["lora_alpha"])
-    if alpha is None:
-        return 1.0
-    if alpha.numel() != 1 or not alpha.float().isfinite().all() or rank < 1:
-        raise WeightsError(f"{file}: an alpha {shown(alpha.tolist())} for a rank of {rank}; a number is wanted")
-    return float(alpha) / rank
+def read_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Changes:
+    """Read an adapter for a model, and return it as two float32 matrices by the name of each weight that it changes.
+
+    Their product (rows, rank) @ (rank, columns) is the change of "unet.NAME" or "text_encoder.NAME": (alpha / rank) B A
+    (Hu et al., sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1.
+    Raises `WeightsError` if `file` is no safetensors file of at most 2 GB, if it is no LoRA, or if one of its tensors
+    is not finite or has no place in the model.
+    """
+    tensors, settings = _read(file)
+    layers = _layers(unet, text_encoder)
+    changes: Changes = {}
+    for name, found in _sort(tensors, layers).items():
+        weight, bias = layers[name].weight, layers[name].bias
+        matrices = _matrices(found, weight)
+        if matrices is None or ("bias" in found and (bias is None or found["bias"].shape != bias.shape)):
+            shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in found.items())
+            raise WeightsError(f"{name}: {shapes} do not fit {tuple(weight.shape)}, this model's; take one made for it")
+        factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings)
+        changes[f"{name}.weight"] = (factor * matrices[0], matrices[1])
+        if "bias" in found:
+            changes[f"{name}.bias"] = (factor * found["bias"][:, None], torch.ones(1, 1))
+    return changes
+
+
+def add_lora(
+    changes: Changes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0
+) -> dict[str, torch.Tensor]:
+    """Add what `read_lora` returned, times `scale`, to the weights of a model, in place.
+
+    Returns the weights as they were. To copy them back takes the adapter away. Raises `WeightsError`, before any weight
+    is changed, if one would not be finite in its type.
+    """
+    parts = (("unet", unet), ("text_encoder", text_encoder))
+    weights = {f"{part}.{name}": value for part, model in parts for name, value in model.named_parameters()}
+    values = {}
+    for name, (up, down) in changes.items():
+        weight = weights[name]
+        change = (up.to(weight.device) @ down.to(weight.device)).reshape(weight.shape)
+        values[name] = (weight.detach().float() + scale * change).to(weight.dtype)
+        if not values[name].isfinite().all():
+            raise WeightsError(f"{name}: not finite in {weight.dtype} with this adapter; lower its scale")
+    for name, value in values.items():
+        values[name] = weights[name].detach().clone()
+        weights[name].data.copy_(value)
+    return values
+
+
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors of a file, and the settings of peft that diffusers stores in it, and peft beside it."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise WeightsError("no such .safetensors file; other formats are not read")
+    if file.stat().st_size > LARGEST:
+        raise WeightsError(f"{file.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
+    try:
+        with safe_open(file, "pt") as data:
+            tensors = {key: data.get_tensor(key) for key in data.keys()}  # noqa: SIM118
+            settings = (data.metadata() or {}).get("lora_adapter_metadata", "{}")
+        for kind, pattern in OTHERS.items():
+            if key := next(filter(re.compile(pattern).search, tensors), None):
+                raise WeightsError(f"{shown(key, 120)} belongs to {kind}, which can't be merged; {ADVICE}")
+        if any(key.startswith("base_model.model.") for key in tensors):
+            settings = file.with_name("adapter_config.json").read_text("utf-8")
+        return tensors, dict(json.loads(settings))
+    except WeightsError:
+        raise
+    except (OSError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise WeightsError(f"can't be read as an adapter ({error})") from error
+
+
+def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
+    """Return the layers that a LoRA may change, by name: "unet.conv_in", for example."""
+    parts = (("unet", unet), ("text_encoder", text_encoder))
+    modules = ((f"{part}.{name}", module) for part, model in parts for name, module in model.named_modules())
+    return {name: module for name, module in modules if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)}
+
+
+def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors in float32 by their layer and their role: down, up, and perhaps mid, alpha, bias.
+
+    Raises `WeightsError` for a key with no place in `layers`, and for a layer without down or up.
+    """
+    places = {name.replace(".", "_"): name for name in layers}
+    for end, old in OLD_ENDS.items():
+        places |= {flat.removesuffix(end) + old: name for flat, name in places.items() if flat.endswith(end)}
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise WeightsError(f"{shown(key, 120)} is no tensor of a LoRA; {ADVICE}")
+        layer, *roles = match.groups()
+        role = next(ROLES.get(role, role) for role in roles if role)
+        flat = layer.replace(".processor", "").replace(".", "_")
+        flat = flat.replace("base_model_model_", "").replace("text_model_", "")
+        names = (places.get(here + flat.removeprefix(begin)) for begin, here in PREFIXES if flat.startswith(begin))
+        name = next(filter(None, names), None)
+        if name is None:
+            raise WeightsError(f"{shown(key, 120)} has no place in this model; take an adapter that was made for it")
+        if role in found.setdefault(name, {}):
+            raise WeightsError(f"{shown(key, 120)}: the file has {role} of {name} twice; save the adapter again")
+        found[name][role] = tensor.float()
+        if not found[name][role].isfinite().all():
+            raise WeightsError(f"{shown(key, 120)} holds numbers that are not finite; the adapter is broken")
+    for name, tensors in found.items():
+        if not {"down", "up"} <= tensors.keys():
+            raise WeightsError(f"{name}: has {' and '.join(tensors)}; a LoRA has down and up; fetch the file again")
+    if not found:
+        raise WeightsError("holds no tensors; fetch the file again")
+    return found
+
+
+def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return a layer's B, (rows, rank), and A, (rank, columns), or None if they do not fit `weight`.
+
+    `mid` is the core of a Tucker decomposition, (rank, rank, h, w), as LoCon has it for convolutions.
+    """
+    up, down, mid = found["up"], found["down"], found.get("mid")
+    if min(up.ndim, down.ndim) < 2:
+        return None
+    if mid is not None:
+        if mid.ndim != 4 or mid.shape[1] != len(down):
+            return None
+        down = torch.einsum("rshw,si->rihw", mid, down.flatten(1))
+    up, columns = up.flatten(1), down.flatten(1)
+    fits = up.shape == (len(weight), len(down)) and down.shape[1] == weight.shape[1] and len(down) > 0
+    return (up, columns) if fits and columns.shape[1] == weight[0].numel() else None
+
+
+def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str, Any]) -> float:
+    """Return alpha / rank for the layer `name`. `alpha` is its own. If None, that of peft's `settings`, else `rank`."""
+    part, _, layer = name.partition(".")
+    own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
+    if str(own.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
+        raise WeightsError(
+            f"made with {own['init_lora_weights']}, which changes the model too; save it as a plain LoRA"
+        )
+    value, root = own.get("lora_alpha", rank), own.get("use_rslora")
+    patterns = own.get("alpha_pattern")
+    for pattern, number in patterns.items() if isinstance(patterns, dict) else ():
+        # peft takes regular expressions. diffusers writes names of layers, and only these are read.
+        if f".{layer}".endswith(f".{pattern.removeprefix('^')}") or pattern.endswith(f".{layer}"):
+            value = number
+    if alpha is not None:
+        value, root = (alpha.item() if alpha.numel() == 1 else alpha.tolist()), False
+    if not isinstance(value, int | float) or not abs(value) < 1e30:
+        raise WeightsError(f"{name}: an alpha of {shown(value)}; a number is wanted")
+    return value / (math.sqrt(rank) if root else rank)

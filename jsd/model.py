@@ -59,8 +59,9 @@ def load(
     dtype: torch.dtype | None = None,
     safety_checker: bool = True,
     lora: str | Path | None = None,
+    lora_scale: float = 1.0,
 ) -> Components:
-    """Verify a model folder and load it onto `device`. If a file `lora` is given, merge that adapter into the UNet.
+    """Verify a model folder and load it onto `device`. A file `lora` is an adapter to merge, times `lora_scale`.
 
     `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
@@ -75,7 +76,7 @@ def load(
     if not safety_checker:
         parts.remove("safety_checker")
     elif not (folder / "safety_checker").is_dir():
-        raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or switch it off (JSD_SAFETY_CHECKER)")
+        raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or set JSD_SAFETY_CHECKER=off")
     models = {}
     for part in parts:
         _check_files(verification, part)
@@ -90,7 +91,7 @@ def load(
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder / 'feature_extractor'}: {error}; {RESTORE}") from error
     if lora:
-        merge_lora(models["unet"], Path(lora))
+        merge_lora(Path(lora), models["unet"], models["text_encoder"], lora_scale)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     _check_parts_match(folder, tokenizer, models["text_encoder"].config, models["unet"].config, models["vae"].config)
     return Components(

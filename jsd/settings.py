@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
     graphed = _choice("JSD_CUDA_GRAPHS", "on", ("on", "off")) == "on"
-    lora = os.environ.get("JSD_LORA") or None
+    lora, lora_scale = os.environ.get("JSD_LORA") or None, _lora_scale()
     max_batch_rows()
     verification = begin_verification(find_weights(folder))
 
@@ -62,10 +63,10 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 
         device = _device()
         name = dtype or ("fp32" if device.type == "cpu" else "fp16")
-        components = model.load(verification, device, getattr(torch, DTYPES[name]), checked, lora)
+        components = model.load(verification, device, getattr(torch, DTYPES[name]), checked, lora, lora_scale)
         facts = [f"weights {verification.folder} ({components.name})", f"device {device}", name]
         facts.append("safety checker on" if checked else "safety checker off")
-        facts += [f"LoRA {lora}"] if lora else []
+        facts += [f"LoRA {lora}" + f" x {lora_scale:g}" * (lora_scale != 1)] if lora else []
         if compiled:
             _compile(components)
             facts.append("compiled")
@@ -128,6 +129,19 @@ def max_batch_rows() -> int | None:
     if not (rows.isdecimal() and rows.isascii() and len(rows) < 10 and int(rows) >= 1):
         raise SettingError(f"JSD_MAX_BATCH: {shown(rows)} was given; a number of UNet rows, 1 or more, is wanted")
     return int(rows)
+
+
+def _lora_scale() -> float:
+    text = os.environ.get("JSD_LORA_SCALE") or "1"
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = math.nan
+    if not -2 <= scale <= 2:
+        raise SettingError(f"JSD_LORA_SCALE: {shown(text)} was given; a number from -2 to 2 is wanted")
+    if scale != 1 and not os.environ.get("JSD_LORA"):
+        raise SettingError("JSD_LORA_SCALE: given without JSD_LORA, the adapter that it is for; set both")
+    return scale
 
 
 def input_urls() -> bool:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("--token", help="of the hub; default: HF_TOKEN, or the one hf auth login saved")
     pull.add_argument("--to", type=Path, metavar="FOLDER", help="default: weights/ and the repository's name")
     pull.set_defaults(command=_pull)
-    convert = commands.add_parser("convert", help="a model folder of 2022 to a clean one")
+    convert = commands.add_parser("convert", help="a diffusers folder, of 2022 or later, to a clean one")
     convert.add_argument("source", type=Path)
     convert.add_argument("folder", type=Path)
     convert.set_defaults(command=_convert)
@@ -55,14 +55,22 @@ def _pull(arguments: argparse.Namespace) -> None:
     repository = arguments.repository or hub.GENUINE
     folder = arguments.to or manifest.ROOT / repository.rpartition("/")[2]
     hub.pull(repository, folder, arguments.revision, arguments.token, _dtype(arguments), print)
-    print(f"wrote {folder}; JSD_WEIGHTS={folder} serves it")
+    _tell(folder)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     from jsd.genuine import convert
 
     convert.convert(arguments.source, arguments.folder, _dtype(arguments), report=print)
-    print(f"wrote {arguments.folder}; JSD_WEIGHTS={arguments.folder} serves it")
+    _tell(arguments.folder)
+
+
+def _tell(folder: Path) -> None:
+    """Print how the model that was written to `folder` is served."""
+    settings = f"JSD_WEIGHTS={folder}"
+    if not (folder / "safety_checker").is_dir():
+        settings += " JSD_SAFETY_CHECKER=off"
+    print(f"wrote {folder}; {settings} serves it{' (it has no safety checker)' * settings.endswith('off')}")
 
 
 def _dtype(arguments: argparse.Namespace) -> object:

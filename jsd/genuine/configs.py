@@ -15,11 +15,13 @@ from transformers import CLIPImageProcessorPil
 
 from jsd.errors import WeightsError
 from jsd.genuine.folder import write_json
-from jsd.manifest import read_json
+from jsd.manifest import MANIFEST, read_json
 from jsd.tokenizer import Tokenizer
 
 # Stable Diffusion 1 was trained with these settings. Its configs of 2022 lack them, because the library set them.
 SCHEDULER = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+# The settings of a scheduler that must agree with the noise the model was trained on.
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 IMAGE_PROCESSOR = (
     "do_resize",
     "do_center_crop",
@@ -43,25 +45,19 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
     """
     pieces, special = source / "spiece.model", source / "special_tokens_map.json"
     if not pieces.is_file():
-        raise WeightsError(f"{pieces}: missing; a Japanese model has a sentencepiece tokenizer")
+        advice = "stock diffusers does not save it, so copy it from the folder that the model was opened from"
+        raise WeightsError(f"{pieces}: missing; a Japanese model has a sentencepiece tokenizer ({advice})")
     old = read_json(source / "tokenizer_config.json") | (read_json(special) if special.is_file() else {})
-    config = {
-        "tokenizer_class": "T5Tokenizer",
-        # Old tokenizer configs have no length, or 1e30.
-        "model_max_length": text_config.get("max_position_embeddings", 77),
-        "do_lower_case": True,  # the pipelines of 2022 set it, whatever the config said
-        "extra_ids": 0,
-        "additional_special_tokens": [],
-    }
-    for name in ("eos_token", "pad_token", "unk_token"):
-        token = old.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            config[name] = token
+    if (source.parent / MANIFEST).is_file():
+        tokenizer = Tokenizer.from_folder(source)
+    else:
+        # Old tokenizer configs have no length, or 1e30. The pipelines of 2022 set lower case, whatever they said.
+        pad = old.get("pad_token")
+        pad = pad.get("content") if isinstance(pad, dict) else pad
+        tokenizer = Tokenizer(pieces, text_config.get("max_position_embeddings", 77), do_lower_case=True, pad_token=pad)
     target.mkdir()
     shutil.copyfile(pieces, target / pieces.name)
-    write_json(target / "tokenizer_config.json", config)
-    tokenizer = Tokenizer.from_folder(target)
+    write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
     embeddings = text_config.get("vocab_size", 0)
     if tokenizer.vocabulary_size > embeddings:
         raise WeightsError(
@@ -69,6 +65,21 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
             "take the tokenizer that the model was trained with"
         )
     return tokenizer
+
+
+def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the content of `tokenizer_config.json` for a tokenizer. Our `Tokenizer` and transformers' read it."""
+    pieces = tokenizer.pieces
+    return {
+        "tokenizer_class": "T5Tokenizer",
+        "model_max_length": tokenizer.max_length,
+        "do_lower_case": tokenizer.do_lower_case,
+        "extra_ids": 0,
+        "additional_special_tokens": [],
+        "eos_token": pieces.id_to_piece(tokenizer.eos_id),
+        "pad_token": pieces.id_to_piece(tokenizer.pad_id),
+        "unk_token": pieces.id_to_piece(pieces.unk_id()),
+    }
 
 
 def convert_scheduler(source: Path, target: Path) -> None:
@@ -79,7 +90,8 @@ def convert_scheduler(source: Path, target: Path) -> None:
     """
     file = source / "scheduler_config.json"
     old = read_json(file)
-    scheduler_class = DDIMScheduler if old.get("_class_name") == "DDIMScheduler" else PNDMScheduler
+    ddim = old.get("_class_name") == "DDIMScheduler" or old.get("rescale_betas_zero_snr")  # which PNDM lacks
+    scheduler_class = DDIMScheduler if ddim else PNDMScheduler
     known = inspect.signature(scheduler_class.__init__).parameters
     settings = {key: value for key, value in (SCHEDULER | old).items() if key in known}
     try:

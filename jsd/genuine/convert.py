@@ -1,4 +1,4 @@
-"""Convert a model folder in the layout of 2022 to one of today.
+"""Convert a model folder in a layout of diffusers, of 2022 or later, to one that is served.
 
     python -m jsd weights convert SOURCE FOLDER
 
@@ -23,7 +23,7 @@ from jsd.errors import WeightsError
 from jsd.genuine.configs import convert_image_processor, convert_scheduler, convert_tokenizer
 from jsd.genuine.folder import LICENCES, new_folder, save_part, write_index, write_json, write_manifest
 from jsd.genuine.tensors import find_tensors, read_tensors
-from jsd.manifest import read_json
+from jsd.manifest import MANIFEST, read_json
 from jsd.model import PARTS, read_part
 
 CONVERTED = "converted from"  # how the source in the manifest begins if it is not a repository
@@ -31,6 +31,12 @@ CONVERTED = "converted from"  # how the source in the manifest begins if it is n
 POSITION_IDS = ("text_model.embeddings.position_ids", "vision_model.vision_model.embeddings.position_ids")
 # The settings that the README of 2022 recommends for this model.
 DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 7.5, "scheduler": "K_LMS"}
+NO_LICENCE = "none came with the source; ask where it came from"
+SINGLE = (
+    "a single file. An adapter needs no conversion (set JSD_LORA). Make a folder of a whole model, in Python: "
+    "diffusers.StableDiffusionPipeline.from_single_file('{}', config='MODEL').save_pretrained('FOLDER'), where MODEL "
+    "is a folder of its layout and tokenizer; copy MODEL/tokenizer/spiece.model to FOLDER/tokenizer; convert FOLDER"
+)
 
 
 def convert(
@@ -44,24 +50,31 @@ def convert(
     """Convert the model in `source`, a diffusers folder of 2022 or later, and write it to `folder`, with a manifest.
 
     `dtype` is the type of the stored tensors, float16 by default. `name` and `origin` (where the model comes from) go
-    into the manifest. `report(line)` is called before every stage. `folder` is written whole or not at all.
+    into the manifest. `report(line)` is called before every stage. `folder` is written whole or not at all. It has a
+    safety checker if `source` has one, and the default settings of `source` if that has a manifest.
 
     Raises `WeightsError`, which names the file, if a file is missing or can't be read, if a pickle holds anything but
     tensors, if a tensor is missing, left over or out of the range of `dtype`, if the tokenizer does not belong to the
     text encoder, and if `folder` holds anything but a model. Raises `OSError` if the disk is full.
     """
     source, folder, dtype = Path(source), Path(folder), dtype or torch.float16
-    for part in PARTS:
+    if not source.is_dir():
+        raise WeightsError(f"{source}: {SINGLE.format(source.name) if source.is_file() else 'no such folder'}")
+    checked = (source / "safety_checker").is_dir()
+    parts = [part for part in PARTS if checked or part != "safety_checker"]
+    for part in parts:
         find_tensors(source / part)  # a missing file is reported before any work
+    about = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
     with new_folder(folder) as work:
         report("tokenizer, configs")
         text_config = read_json(source / "text_encoder" / "config.json")
         tokenizer = convert_tokenizer(source / "tokenizer", work / "tokenizer", text_config)
         convert_scheduler(source / "scheduler", work / "scheduler")
-        convert_image_processor(source / "feature_extractor", work / "feature_extractor")
+        if checked:
+            convert_image_processor(source / "feature_extractor", work / "feature_extractor")
         # The text encoder's config of 2022 has the ids of CLIP's English tokenizer.
         ids = {"pad_token_id": tokenizer.pad_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_id}
-        for part in PARTS:
+        for part in parts:
             report(part)
             _convert_part(source / part, work / part, dtype, ids if part == "text_encoder" else {})
         licences = sorted(file for pattern in LICENCES for file in source.glob(pattern))
@@ -73,9 +86,9 @@ def convert(
         write_manifest(
             work,
             name=name or source.name,
-            defaults=DEFAULTS,
+            defaults=about.get("defaults", DEFAULTS),
             source=origin or f"{CONVERTED} {source.name}",
-            licence=f"see {names}" if names else "none came with the source; ask where it came from",
+            licence=f"see {names}" if names else about.get("licence", NO_LICENCE),
         )
 
 

@@ -105,10 +105,13 @@ def _download(
 def choose(files: Sequence[str]) -> list[str]:
     """Return the files of a repository to fetch: configs, tokenizer, licences, README, and one weights file per model.
 
-    Prefers safetensors to pickles. Raises `HubError` if a model (the UNet, for example) has no weights file.
+    Prefers safetensors to pickles. Raises `HubError` if a model (the UNet, for example) has no weights file. There may
+    be no safety checker.
     """
     wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in CONFIGS)]
     for part in PARTS:
+        if part == "safety_checker" and not any(name.startswith(f"{part}/") for name in files):
+            continue
         found = next((f"{part}/{name}" for name in TENSOR_FILES if f"{part}/{name}" in files), None)
         if found is None:
             raise HubError(f"the repository has no weights of {part} (none of {', '.join(TENSOR_FILES)})")

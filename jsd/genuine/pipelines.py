@@ -34,12 +34,11 @@ from PIL import Image
 from jsd import manifest, model, watermark
 from jsd.errors import WeightsError
 from jsd.genuine import hub
+from jsd.genuine.configs import NOISE
+from jsd.genuine.saving import save_pipeline
 from jsd.manifest import MANIFEST
 from jsd.schedulers import make_scheduler
 from jsd.tokenizer import Tokenizer
-
-# The settings of a scheduler that must agree with the noise the model was trained on.
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
 @dataclass
@@ -140,7 +139,19 @@ class _Japanese:
             "feature_extractor": loaded.image_processor,
             "requires_safety_checker": checked,
         }
-        return cls(**own | parts)
+        pipeline = cls(**own | parts)
+        pipeline.register_to_config(_name_or_path=str(folder.resolve()))
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, **options: Any) -> None:
+        """Write a model folder that `from_pretrained` opens, here and in diffusers, and the server too.
+
+        See `jsd.genuine.saving.save_pipeline`. A pipeline with a tokenizer of another kind is saved as diffusers does.
+        """
+        if not isinstance(self.tokenizer, PipelineTokenizer):
+            return super().save_pretrained(save_directory, safe_serialization, **options)
+        options["safe_serialization"] = safe_serialization
+        return save_pipeline(self, self.tokenizer.tokenizer, Path(save_directory), **options)
 
     def __call__(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
         """Draw pictures. The arguments are those of the diffusers pipeline. `init_image` is an older name of `image`.

@@ -19,6 +19,10 @@ TENSOR_FILES = (  # the first one that exists is read
     "diffusion_pytorch_model.safetensors",
     "pytorch_model.bin",
     "diffusion_pytorch_model.bin",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "pytorch_model.fp16.bin",
+    "diffusion_pytorch_model.fp16.bin",
 )
 ZIP, PICKLE = b"PK", b"\x80"  # how the files of torch.save and of pickle.dump begin
 
@@ -28,6 +32,8 @@ def find_tensors(part: Path) -> Path:
     for name in TENSOR_FILES:
         if (part / name).is_file():
             return part / name
+    if any(part.glob("*.index*.json")):
+        raise WeightsError(f"{part}: its weights are in several files; save it with max_shard_size='20GB'")
     raise WeightsError(f"{part}: has none of {', '.join(TENSOR_FILES)}; take a complete diffusers folder")
 
 
