@@ -13,6 +13,7 @@ from jsd.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
+FAR = 2.0  # a model's pictures fall apart when their area is so many times its own, or such a part of it
 GENERATOR = f"Japanese Stable Diffusion {__version__}"
 
 
@@ -24,7 +25,7 @@ class Result:
     the safety checker held back. `request` is the resolved request. `timings` holds seconds by stage: queue, text,
     denoise, decode, safety. `tokens` is the number of prompt tokens used, `truncated` the number of tokens cut off from
     prompt and negative prompt together. `batch_rows` is the mean batch size of the UNet calls for this request, with
-    the samples of other requests that shared them.
+    the samples of other requests that shared them. `own_size` is the model's own width and height in pixels.
     """
 
     images: list[Image.Image]
@@ -36,6 +37,7 @@ class Result:
     tokens: int = 0
     truncated: int = 0
     batch_rows: float = 0.0
+    own_size: tuple[int, int] | None = None
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Return the metadata for the file of picture `index`: program, model, prompts, seed, settings and timings."""
@@ -85,8 +87,15 @@ class Result:
         return [*lines, ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())]
 
     def notes(self) -> list[str]:
-        """Return sentences for the user, if any: how many tokens were cut off, how many pictures were held back."""
+        """Return sentences for the user, if any: on a size that does not suit, cut prompts and pictures held back."""
         notes = []
+        width, height = self.request.width, self.request.height
+        own_width, own_height = self.own_size or (width, height)
+        if not 1 / FAR <= width * height / (own_width * own_height) <= FAR:
+            notes.append(
+                f"width, height: {width} x {height} is far from {own_width} x {own_height}, the model's own size; "
+                "expect shreds, or the same thing several times; leave both out for a size that suits the model"
+            )
         if self.truncated:
             notes.append(f"prompt, negative_prompt: too long, the last {self.truncated} tokens were left out")
         if self.flagged:

@@ -212,14 +212,14 @@ def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> 
 
 
 def judge(components: Components, job: Job) -> None:
-    """Restore the source's pixels where the mask keeps them, then let the safety checker flag the pictures of a job.
+    """Restore the source's pixels where they are kept, then let the safety checker flag the pictures of a job.
 
     Raises `NSFWError` if every picture is flagged. An error of the checker is raised too, so no picture is shown
     unchecked.
     """
     began = time.perf_counter()
-    if job.request.mask is not None:
-        job.pictures = put_back(components, job.request, job.pictures)
+    if job.request.image is not None:
+        job.pictures = put_back(job.request, job.pictures)
         job.timings["decode"] += time.perf_counter() - began
     began = time.perf_counter()
     job.flagged = [False] * len(job.pictures)
@@ -246,4 +246,5 @@ def seal(components: Components, job: Job) -> Result:
         tokens=job.tokens,
         truncated=job.truncated,
         batch_rows=job.batch_rows / max(job.done, 1),
+        own_size=(components.defaults.width, components.defaults.height),
     )

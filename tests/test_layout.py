@@ -17,7 +17,8 @@ SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py")
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
-    ("jsd.version", "jsd.errors", "jsd.atomic"),
+    ("jsd.version", "jsd.errors", "jsd.atomic", "jsd.containers"),
+    ("jsd.pixels",),
     ("jsd.request", "jsd.device", "jsd.lora"),
     ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
     ("jsd.model", "jsd.source", "jsd.result", "jsd.inputs"),
