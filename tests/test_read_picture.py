@@ -96,7 +96,7 @@ WHOLE = encoded(Image.effect_noise((64, 64), 80)).getvalue()
         (bomb(10_000, 10_000), "10000 x 10000 pixels; at most 50000000"),
         (io.BytesIO(b"only text"), "not a png, jpeg or webp file"),
         (io.BytesIO(b""), "not a png, jpeg or webp file"),
-        (io.BytesIO(WHOLE[: len(WHOLE) // 2]), "unreadable"),
+        (io.BytesIO(WHOLE[: len(WHOLE) // 2]), "a png file that is broken, cut off or of a rare kind"),
         (encoded(Image.new("RGB", (8, 8)), "GIF"), "not a png, jpeg or webp file"),
         (encoded(Image.new("RGB", (8, 8)), "TIFF"), "not a png, jpeg or webp file"),
     ],
