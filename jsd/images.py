@@ -45,10 +45,11 @@ def read_picture(
     try:
         with contextlib.ExitStack() as stack:
             stream = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
-            kind = kind_of(stream.read(12))
             stream.seek(0)
+            head = stream.read(12)
+            kind = kind_of(head)
             if kind:
-                stream = io.BytesIO(essentials(stream.read()))
+                stream = io.BytesIO(essentials(head + stream.read()))
             elif formats is not None:
                 raise PictureError("not a png, jpeg or webp file")
             image = stack.enter_context(Image.open(stream, formats=formats))

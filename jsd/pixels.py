@@ -1,4 +1,4 @@
-"""The pixels of a picture as people see them: upright, in the colours of sRGB, on a background where it is transparent."""
+"""A picture's pixels as people see them: upright, in the colours of sRGB, on a background where it is transparent."""
 
 from __future__ import annotations
 
@@ -42,27 +42,30 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             alpha = image.getchannel("A")
-        colours = image.convert(mode)
+        colours = image if image.mode == mode else image.convert(mode)
     colours = _to_srgb(colours, profile)
     if alpha is not None:
         colours, drawn = Image.new("RGB", colours.size, background), colours
         colours.paste(drawn, mask=alpha)
     if turn is not None:
         colours = colours.transpose(turn)
+    colours = colours.copy() if colours is image else colours
     colours.info = {}
     return colours
 
 
 def as_input(name: str, image: Image.Image) -> Image.Image:
-    """Convert a Pillow picture to what a request takes: a "mask" to greyscale, any other input to RGB.
+    """Convert the Pillow picture of an input: "mask" or "mask_image" to greyscale, any other to RGB.
 
     Transparent parts of a mask count as black, because nobody painted them white. Raises `InputError` if the picture
     can't be decoded.
     """
-    if name == "mask" and image.mode == "L" and not image.info:
-        return image
+    is_mask = name.startswith("mask")
     try:
-        return to_rgb(image, "black").convert("L") if name == "mask" else to_rgb(image)
+        image.load()
+        if is_mask and image.mode == "L" and not image.info:
+            return image
+        return to_rgb(image, "black").convert("L") if is_mask else to_rgb(image)
     except Exception as error:
         raise InputError(name, f"this picture can't be decoded: {shown(str(error))}; open another file") from error
 

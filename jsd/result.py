@@ -13,7 +13,7 @@ from jsd.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
-FAR = 2.0  # a model's pictures fall apart when their area is so many times its own, or such a part of it
+FAR = 1.5  # pictures fall apart whose width or height is more than so many times the model's own, or so many times less
 GENERATOR = f"Japanese Stable Diffusion {__version__}"
 
 
@@ -89,12 +89,12 @@ class Result:
     def notes(self) -> list[str]:
         """Return sentences for the user, if any: on a size that does not suit, cut prompts and pictures held back."""
         notes = []
-        width, height = self.request.width, self.request.height
-        own_width, own_height = self.own_size or (width, height)
-        if not 1 / FAR <= width * height / (own_width * own_height) <= FAR:
+        size = (self.request.width, self.request.height)
+        own = self.own_size or size
+        if any(max(side, own_side) > FAR * min(side, own_side) for side, own_side in zip(size, own, strict=True)):
             notes.append(
-                f"width, height: {width} x {height} is far from {own_width} x {own_height}, the model's own size; "
-                "expect shreds, or the same thing several times; leave both out for a size that suits the model"
+                f"width, height: {size[0]} x {size[1]} is far from {own[0]} x {own[1]}, the model's own size; expect "
+                "shreds, or the same thing several times; sizes near the model's own come out best"
             )
         if self.truncated:
             notes.append(f"prompt, negative_prompt: too long, the last {self.truncated} tokens were left out")

@@ -1,4 +1,4 @@
-"""What a mask keeps is kept: its pixels are the input's own. Before the watermark, which these pictures are too small for."""
+"""What a mask keeps is kept: its pixels are the input's own. (These pictures are too small for the watermark.)"""
 
 from __future__ import annotations
 
