@@ -62,7 +62,7 @@ class Predictor(BasePredictor):
         image: Path | None = Input(default=None, description="A picture to start from (png, jpeg, webp)."),
         mask: Path | None = Input(
             default=None,
-            description="Where to repaint `image`: white is repainted, black kept. Needs image.",
+            description="Where to repaint `image`: white is repainted, black kept, grey mixed. Needs image.",
         ),
         prompt_strength: float = Input(
             default=0.8,
@@ -72,7 +72,7 @@ class Predictor(BasePredictor):
         ),
         width: int | None = Input(
             default=None,
-            description="Width in pixels, a multiple of the model's latent cell. Left out: image's or the model's own.",
+            description="Width in pixels, a multiple of the model's latent cell. Left out: as suits model and image.",
             ge=64,
             le=1024,
         ),

@@ -18,7 +18,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-from jsd.errors import InputError, JSDError, shown
+from jsd.errors import InputError, JSDError, PictureError, shown
 from jsd.inputs import NAMES, parse_inputs
 from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS, Request
 
@@ -149,16 +149,13 @@ def _take_format(values: dict[str, object], path: Path) -> None:
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    from PIL import Image
-
-    from jsd import watermark
+    from jsd import images, watermark
 
     exit_code = 0
     for path in arguments.files:
         try:
-            with Image.open(path) as image:
-                detection = watermark.detect(image)
-        except Exception as error:  # noqa: BLE001 - Pillow raises many classes of errors for broken files
+            detection = watermark.detect(images.read_picture(path, formats=None, most=None))
+        except (PictureError, InputError) as error:
             print(f"error: {path}: {error}", file=sys.stderr)
             exit_code = 2
             continue

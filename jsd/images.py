@@ -5,17 +5,20 @@ JPEG and WebP files hold them in two EXIF tags: the JSON object as UTF-8 in Imag
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from jsd.atomic import atomic_file
+from jsd.containers import essentials, kind_of
 from jsd.errors import InputError, PictureError, shown
 from jsd.infotext import infotext
+from jsd.pixels import to_rgb
 from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
@@ -28,54 +31,75 @@ ENCODERS = {
 }
 
 
-def read_picture(file: str | Path | BinaryIO, background: str = "white") -> Image.Image:
-    """Read a png, jpeg or webp file (first frame) as RGB, turned upright by its EXIF, on a `background` colour.
+def read_picture(
+    file: str | Path | BinaryIO,
+    background: str = "white",
+    formats: Sequence[str] | None = INPUT_FORMATS,
+    most: int | None = MAX_INPUT_PIXELS,
+) -> Image.Image:
+    """Read a png, jpeg or webp file (first frame) as people see it (`pixels.to_rgb`), on a `background` colour.
 
-    Raises `PictureError` for another format, for a broken file, and for more than MAX_INPUT_PIXELS pixels, before they
-    are decoded.
+    Broken metadata is left aside. With `formats=None` it reads all that Pillow can read. Raises `PictureError` for
+    another format, for a broken file, and for more than `most` pixels, before they are decoded.
     """
+    kind = ""
     try:
-        with Image.open(file, formats=INPUT_FORMATS) as image:
-            if image.width * image.height > MAX_INPUT_PIXELS:
-                raise PictureError(f"{image.width} x {image.height} pixels; at most {MAX_INPUT_PIXELS} are read")
-            image.load()
-            image = ImageOps.exif_transpose(image)
+        with contextlib.ExitStack() as stack:
+            stream = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
+            stream.seek(0)
+            head = stream.read(12)
+            kind = kind_of(head)
+            if kind:
+                stream = io.BytesIO(essentials(head + stream.read()))
+            elif formats is not None:
+                raise PictureError("not a png, jpeg or webp file")
+            image = stack.enter_context(Image.open(stream, formats=formats))
+            if most and image.width * image.height > most:
+                raise PictureError(f"{image.width} x {image.height} pixels; at most {most} are read")
+            if kind == "png":
+                _scale_transparency(image, *stream.getbuffer()[24:26])
+            return to_rgb(image, background)
     except PictureError:
         raise
-    except UnidentifiedImageError:
-        raise PictureError("not a png, jpeg or webp file") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"too many pixels; at most {MAX_INPUT_PIXELS} are read") from None
+        raise PictureError(f"too many pixels; at most {most or 2 * Image.MAX_IMAGE_PIXELS} are read") from None
+    except MemoryError:
+        raise PictureError("too large for the memory that is left") from None
     except Exception as error:  # noqa: BLE001  Pillow raises many classes of errors for broken files
-        raise PictureError(f"unreadable ({type(error).__name__})") from None
-    return to_rgb(image, background)
+        if isinstance(error, OSError) and error.strerror:
+            raise PictureError(f"can't be opened ({error.strerror})") from None
+        if not kind:
+            raise PictureError("not a picture of a known format, or a broken one") from None
+        raise PictureError(f"a {kind} file that is broken, cut off or of a rare kind") from None
 
 
-def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Convert a picture of any mode to RGB. Where it is transparent, the colour `background` shows."""
-    if image.mode.startswith("I"):  # 16 bits per pixel: convert() would clip them at 255
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
-    return image.convert("RGB")
+def _scale_transparency(image: Image.Image, bits: int, colour_type: int) -> None:
+    """Convert the transparent colour of a PNG file from its bits per channel to the 8 bits that Pillow decodes to."""
+    if "transparency" in image.info and colour_type == 0 and bits in (2, 4):  # grey
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    elif "transparency" in image.info and colour_type == 2 and bits == 16:  # RGB
+        image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
 
 
 def read_input(name: str, file: str | Path | BinaryIO) -> Image.Image:
-    """Read the file for the request's input `name`: "image" as RGB, "mask" as greyscale. Raises `InputError`."""
+    """Read the file for the request's input `name`: "mask" as greyscale, "image" as RGB. Raises `InputError`."""
     try:
-        # Transparent parts of a mask count as black, because nobody painted them white.
         return read_picture(file, "black").convert("L") if name == "mask" else read_picture(file)
     except PictureError as error:
         raise InputError(name, f"{error}; a whole png, jpeg or webp picture is wanted") from None
 
 
-def crop_to(image: Image.Image, size: tuple[int, int], at: float = 0.5) -> Image.Image:
+def crop_to(
+    image: Image.Image,
+    size: tuple[int, int],
+    at: float = 0.5,
+    resampling: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
     """Crop a picture to the aspect ratio of `size` (width, height), and return it scaled to that size.
 
     `at` places the crop, from 0 (left, top) to 1 (right, bottom).
     """
-    return ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(at, at))
+    return ImageOps.fit(image, size, resampling, centering=(at, at))
 
 
 def save(image: Image.Image, path: str | Path, format: str, quality: int, metadata: dict[str, Any]) -> Path:

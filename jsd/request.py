@@ -1,7 +1,7 @@
 """A request for pictures, checked against every limit (`Request`), and a model's default values for it (`Defaults`).
 
 A `Request` checks its values when it is made. `None` leaves a value to `Request.resolve`: it becomes the model's
-default, the size of the given image, or a random seed. This module imports no model library.
+default, a size in the proportions of the given image, or a random seed. This module imports no model library.
 """
 
 from __future__ import annotations
@@ -72,14 +72,16 @@ class Request:
     """What is asked for. A prompt alone means text to image, with an `image` image to image, with a `mask` inpainting.
 
     Picture i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are Pillow pictures of any mode and size;
-    `images.read_input` reads them from files. White areas of the mask are repainted. `prompt_strength` says how much
+    `images.read_input` reads them from files. They become RGB and greyscale, as `pixels.as_input` converts them. White
+    areas of the mask are repainted, black ones kept; in grey areas the two are mixed. `prompt_strength` says how much
     of `image` is changed, from 0 (nothing) to 1 (everything).
     `guidance_interval` limits guidance to a range of noise levels. A noise level is a timestep as a share of the
     training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
     (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
-    `None` means the model's own value. For `width` and `height` it means the size of `image`, if there is one. For
-    `seed` it means a random number, which `resolve` draws. Raises `InputError` for a value outside its limits. An
-    integer may be given as a float, 1.0. The output_format "jpeg" becomes "jpg".
+    `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
+    the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
+    float, 1.0. The output_format "jpeg" becomes "jpg". Raises `InputError` for a value outside its limits, and for a
+    picture that can't be decoded.
     """
 
     prompt: str
@@ -125,7 +127,7 @@ class Request:
         take("output_format", FORMAT_NAMES.get(self.output_format, self.output_format))
         take("output_quality", integer("output_quality", self.output_quality, 1, 100))
         for name in ("image", "mask"):
-            _check_picture(name, getattr(self, name))
+            take(name, _checked_picture(name, getattr(self, name)))
         check_number("prompt_strength", self.prompt_strength, 0, 1)
         if self.image is None:
             if self.mask is not None:
@@ -157,12 +159,11 @@ class Request:
     def resolve(self, defaults: Defaults) -> Request:
         """Return a copy in which each setting that was `None` has the model's own value, and a missing seed is random.
 
-        With an `image`, a missing size becomes the image's size, within the limits and as a multiple of the latent cell
-        (see `Defaults`). If one side is missing, it follows the image's proportions. Raises `InputError` if the size is
+        With an `image`, a missing size follows from its proportions (`size_like`). Raises `InputError` if the size is
         no multiple of the latent cell or has too many pixels.
         """
         if self.image is not None:
-            defaults = replace(defaults, **size_like(self.image.size, defaults.cell, self.width, self.height))
+            defaults = replace(defaults, **size_like(self.image.size, defaults, self.width, self.height))
         open_values = {
             name: getattr(defaults, name)
             for name in ("width", "height", "num_inference_steps", "guidance_scale", "scheduler", "guidance_interval")
@@ -176,30 +177,34 @@ class Request:
         return request
 
 
-def size_like(size: tuple[int, int], cell: int, width: int | None, height: int | None) -> dict[str, int]:
+def size_like(size: tuple[int, int], defaults: Defaults, width: int | None, height: int | None) -> dict[str, int]:
     """Return a dict of `width` and `height`, in pixels, for a request whose image has the `size` (width, height).
 
-    A side that is None follows from the image, within the limits and as a multiple of `cell`.
+    A side that is None follows from the image's proportions. If both are, the area is about the model's own, because a
+    model draws what it has learnt at other sizes twice or in parts. They are multiples of the latent cell, and within
+    the limits.
     """
-    if width and height:
-        return {"width": width, "height": height}
     if width or height:
         scale = (width or 0) / size[0] or (height or 0) / size[1]
     else:
-        scale = min(1.0, MAX_SIZE / max(size), math.sqrt(MAX_PIXELS / (size[0] * size[1])))
-    least, most = -(-MIN_SIZE // cell) * cell, MAX_SIZE // cell * cell
-    near = [min(max(round(side * scale) // cell * cell, least), most) for side in size]
+        scale = math.sqrt(defaults.width * defaults.height / (size[0] * size[1]))
+    cell = defaults.cell
+    least, most = -(-MIN_SIZE // cell), MAX_SIZE // cell
+    near = [min(max(round(side * scale / cell), least), most) * cell for side in size]
     return {"width": width or near[0], "height": height or near[1]}
 
 
-def _check_picture(name: str, value: object) -> None:
-    # Checks for two attributes instead of the class, because this module does not import Pillow.
+def _checked_picture(name: str, value: Any) -> Image.Image | None:
+    # Checks for two attributes instead of the class, because Pillow is imported only where there is a picture.
     if value is None:
-        return
+        return None
     if not (hasattr(value, "size") and hasattr(value, "convert")):
         raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
     if 0 in value.size:
         raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; 1 x 1 at least")
+    from jsd.pixels import as_input
+
+    return as_input(name, value)
 
 
 def _check_pixels(width: int, height: int) -> None:

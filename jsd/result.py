@@ -15,6 +15,7 @@ from jsd.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
+FAR = 1.5  # pictures fall apart whose width or height is more than so many times the model's own, or so many times less
 GENERATOR = f"Japanese Stable Diffusion {__version__}"
 
 
@@ -27,7 +28,8 @@ class Result:
     denoise, decode, safety. `tokens` is the number of prompt tokens used. Of prompt and negative prompt together,
     `truncated` is the number of tokens cut off, `unknown` the characters that the tokenizer does not know, and
     `removed` the syntax of other tools that was taken out (see `jsd.prompt`). `batch_rows` is the mean batch size of
-    the UNet calls for this request, with the samples of other requests that shared them.
+    the UNet calls for this request, with the samples of other requests that shared them. `own_size` is the model's own
+    width and height in pixels.
     """
 
     images: list[Image.Image]
@@ -41,6 +43,7 @@ class Result:
     unknown: str = ""
     removed: Sequence[str] = ()
     batch_rows: float = 0.0
+    own_size: tuple[int, int] | None = None
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Return the metadata for the file of picture `index`: program, model, prompts, seed, settings and timings."""
@@ -90,8 +93,15 @@ class Result:
         return [*lines, ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())]
 
     def notes(self) -> list[str]:
-        """Return sentences for the user, if any: what of the prompts was not used, how many pictures were held back."""
+        """Return sentences for the user, if any: on size, prompts that were not used whole, and pictures held back."""
         notes = []
+        size = (self.request.width, self.request.height)
+        own = self.own_size or size
+        if any(max(side, own_side) > FAR * min(side, own_side) for side, own_side in zip(size, own, strict=True)):
+            notes.append(
+                f"width, height: {size[0]} x {size[1]} is far from {own[0]} x {own[1]}, the model's own size; expect "
+                "shreds, or the same thing several times; sizes near the model's own come out best"
+            )
         if self.removed:
             notes.append(f"prompt, negative_prompt: syntax of other tools was taken out: {_listed(self.removed)}")
         if self.unknown:

@@ -171,15 +171,15 @@ def decode_next(components: Components, jobs: Sequence[Job], count: int = 1) -> 
 
 @torch.inference_mode()
 def judge(components: Components, job: Job) -> None:
-    """Restore the source's pixels where the mask keeps them, let the safety checker flag the pictures of a job, and
-    write the watermark into the others.
+    """Restore the source's pixels where they are kept, let the safety checker flag the pictures of a job, and write the
+    watermark into the others.
 
     Raises `NSFWError` if every picture is flagged. An error of the checker is raised too, so no picture is shown
     unchecked.
     """
     began = time.perf_counter()
-    if job.request.mask is not None:
-        job.pixels = put_back(components, job.request, job.pixels)
+    if job.request.image is not None:
+        job.pixels = put_back(job.request, job.pixels)
         job.timings["decode"] += time.perf_counter() - began
     began = time.perf_counter()
     job.flagged = [False] * len(job.pixels)
@@ -206,4 +206,5 @@ def seal(components: Components, job: Job) -> Result:
         timings=dict(job.timings),
         batch_rows=job.batch_rows / max(job.done, 1),
         **job.reading,
+        own_size=(components.defaults.width, components.defaults.height),
     )

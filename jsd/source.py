@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jsd import images
+from jsd.images import crop_to
 from jsd.request import Request
-from jsd.vae import decode, encode
+from jsd.vae import encode
 
 if TYPE_CHECKING:
     from jsd.model import Components
     from jsd.schedule import Schedule
 
-BINARY_EXTREMA = ((0, 0), (255, 255), (0, 255))  # the darkest and brightest value of a mask that is black and white
+REPAINTED = 128  # the least brightness of a mask's pixel for which latents are repainted
 
 
 @dataclass
@@ -54,17 +54,20 @@ def draw_noise(components: Components, request: Request, generators: Sequence[to
 
 
 def at_size(request: Request) -> Request:
-    """Return a resolved request with its image (as RGB) and mask (as black and white) cropped and scaled to its size.
+    """Return a resolved request with its image and mask cropped and scaled to its size.
 
-    Needs no model. A large picture may take a second, so call this before the request joins a batch.
+    A mask that is all white keeps nothing, so it is left out. Needs no model. A large picture may take a second, so
+    call this before the request joins a batch.
     """
-    size = (request.width, request.height)
-    image, mask = request.image, request.mask
-    if mask is not None and (mask.mode != "L" or mask.size != size or mask.getextrema() not in BINARY_EXTREMA):
-        mask = images.crop_to(mask.convert("L").resize(image.size, Image.Resampling.NEAREST), size)
-        mask = mask.point(lambda value: 255 * (value >= 128))
-    if image is not None and (image.mode != "RGB" or image.size != size):
-        image = images.crop_to(images.to_rgb(image), size)
+    size, image, mask = (request.width, request.height), request.image, request.mask
+    if mask is not None and mask.size != image.size:  # it covers the whole image
+        mask = mask.resize(image.size, Image.Resampling.NEAREST)
+    if image is not None and image.size != size:
+        image = crop_to(image, size)
+        # LANCZOS would leave ripples where the mask is black.
+        mask = None if mask is None else crop_to(mask, size, resampling=Image.Resampling.BOX)
+    if mask is not None and mask.getextrema()[0] == 255:
+        mask = None
     return replace(request, image=image, mask=mask)
 
 
@@ -80,7 +83,7 @@ def make_source(components: Components, request: Request, generators: Sequence[t
     mask = None
     if request.mask is not None:
         # A latent cell with any white pixel is repainted. `put_back` restores its black pixels.
-        white = torch.from_numpy(np.array(request.mask)).float()[None, None] / 255
+        white = torch.from_numpy(np.array(request.mask) >= REPAINTED).float()[None, None]
         mask = torch.nn.functional.max_pool2d(white, components.defaults.cell).to(components.device) > 0
     z = z * components.vae.config.scaling_factor
     return Source(z, draw_noise(components, request, generators), mask)
@@ -112,13 +115,17 @@ def blend(source: Source, x_t: torch.Tensor, noised: Sequence[tuple[float, float
     x_t.copy_(torch.where(source.mask, x_t, source.noised(*noised)))
 
 
-def put_back(components: Components, request: Request, painted: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the pictures `painted`, with the source picture, as the VAE decodes it, where the mask is black (kept).
-    Pictures are uint8 (height, width, 3).
+def put_back(request: Request, painted: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the pictures `painted` for a resized `request` with its image's own pixels where these are to be kept.
 
-    `blend` does this in the latents. That is not enough: a latent position at the mask's edge is repainted whole.
+    Pictures are uint8 (height, width, 3). The own pixels are kept where the mask is black, and everywhere with a
+    prompt_strength of 0. Where the mask is grey, it mixes the two. `blend` alone is not enough: the autoencoder changes
+    every pixel a little, and a latent position at the mask's edge is repainted whole.
     """
-    z = encode(components, request.image).mean * components.vae.config.scaling_factor
-    kept = decode(components, z)[0]
-    white = torch.from_numpy(np.array(request.mask)).to(kept.device)[..., None] > 0
-    return [torch.where(white, picture, kept) for picture in painted]
+    own = torch.from_numpy(np.array(request.image)).to(painted[0].device)
+    if request.prompt_strength == 0:
+        return [own] * len(painted)
+    if request.mask is None:
+        return list(painted)
+    white = torch.from_numpy(np.array(request.mask)).to(own.device)[..., None].int()
+    return [((white * picture + (255 - white) * own + 127) // 255).byte() for picture in painted]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
 
 from jsd.genuine.folder import write_manifest
+from tests.files import png
 
 CELL = 16  # pixels per latent cell. It is not the usual 8, so that code with a fixed 8 fails.
 NATIVE = 64  # pixels a side, the model's own size
@@ -206,12 +205,7 @@ class Trap:
 
 def bomb(width: int, height: int) -> io.BytesIO:
     """Return a PNG file of a few bytes, in memory, that claims to have this size in pixels, but holds no pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+    return io.BytesIO(png(b"", width, height))
 
 
 def psnr(a: Image.Image | torch.Tensor, b: Image.Image | torch.Tensor) -> float:

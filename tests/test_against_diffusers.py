@@ -96,7 +96,8 @@ def test_text_to_image_without_guidance_draws_what_stock_diffusers_draws(compone
 
 def from_photo(photo, scheduler, strength, **changed):
     values = {"num_outputs": 2, "num_inference_steps": 6, "guidance_scale": 3.0, "seed": 11, **changed}
-    return Request("富士山 水彩画", scheduler=scheduler, image=photo, prompt_strength=strength, **values)
+    size = {"width": photo.width, "height": photo.height}
+    return Request("富士山 水彩画", scheduler=scheduler, image=photo, prompt_strength=strength, **size, **values)
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)

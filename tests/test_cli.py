@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from jsd import cli, images, manifest, watermark
-from tests.fakes import flip_last_bit
+from tests.fakes import bomb, flip_last_bit
+from tests.files import DISPLAY_P3, rgb_profile
 
 
 @pytest.fixture
@@ -63,6 +64,18 @@ def test_generate_numbers_several_pictures(run, tmp_path):
     assert code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.0.webp", "cat.1.webp"]
     assert [images.read_metadata(f"cat.{i}.webp")["seed"] for i in range(2)] == [5, 6]
+
+
+def test_a_picture_with_a_colour_profile_is_read_as_people_see_it(run):
+    Image.new("RGB", (1024, 1024), (200, 60, 60)).save("in.png", icc_profile=rgb_profile(DISPLAY_P3))
+    assert run("generate", "-p", "猫", "-i", "image=@in.png", "-i", "prompt_strength=0", "-o", "out.png")[0] == 0
+    assert Image.open("out.png").getcolors() == [(64 * 64, (217, 42, 52))]
+
+
+def test_a_size_far_from_the_models_own_is_drawn_with_a_note(run):
+    code, _, error = run("generate", "-p", "猫", "-i", "width=256", "-i", "steps=1", "-o", "out.png")
+    assert (code, Image.open("out.png").size) == (0, (256, 64))
+    assert "width, height: 256 x 64 is far from 64 x 64, the model's own size; expect" in error
 
 
 def test_the_suffix_of_the_output_chooses_the_format(run):
@@ -163,11 +176,24 @@ def test_detect_watermark_finds_the_mark_only_where_it_is(run, tmp_path):
     assert "plain.png: no mark found" in out
 
 
-def test_detect_watermark_names_the_files_it_can_not_read(run, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_detect_watermark_names_the_files_it_can_not_read_and_reads_on(run, tmp_path):
+    plain = Image.new("RGB", (256, 256), "#4682dc")
+    for name in ("good.png", "good.gif", "good.tiff"):  # of any format that Pillow reads
+        plain.save(name)
     Image.new("RGB", (100, 100)).save("small.png")
-    code, _, error = run("detect-watermark", "text.png", "small.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "bomb.png").write_bytes(bomb(50_000, 50_000).getvalue())
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:100])
+    (tmp_path / "short.png").write_bytes((tmp_path / "good.png").read_bytes()[:14])
+    code, out, error = run("detect-watermark", *sorted(path.name for path in tmp_path.iterdir()), "missing.png")
     assert code == 2
-    assert "text.png: " in error
-    assert "small.png: " in error  # a file that can't be read does not hide the next one
-    assert run("detect-watermark", "missing.png")[0] == 2
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["good.gif", "good.png", "good.tiff"]
+    broken = "a png file that is broken, cut off or of a rare kind"
+    assert error.splitlines() == [
+        "error: bomb.png: too many pixels; at most 178956970 are read",
+        f"error: cut.png: {broken}",
+        f"error: short.png: {broken}",
+        "error: small.png: image: 100 x 100 pixels can't hold a mark; 65536 are needed",
+        "error: text.png: not a picture of a known format, or a broken one",
+        "error: missing.png: can't be opened (No such file or directory)",
+    ]

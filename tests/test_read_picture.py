@@ -10,6 +10,7 @@ from jsd import images
 from jsd.errors import InputError, PictureError
 from jsd.images import read_input, read_picture
 from tests.fakes import bomb
+from tests.files import chunk, png
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
@@ -41,6 +42,25 @@ def test_a_picture_of_any_mode_is_read_as_rgb(kind, mode):
 def test_16_bits_per_pixel_are_scaled_and_not_clipped():
     grey = np.full((8, 12), 0x8080, np.uint16)
     assert read_picture(encoded(Image.fromarray(grey))).getpixel((0, 0)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "samples", "transparent", "seen"),
+    [
+        (16, 0, "1234 8080", "1234", (128, 128, 128)),
+        (16, 2, "123456789abc 808000000000", "123456789abc", (128, 0, 0)),
+        (8, 0, "55 aa", "0055", (170, 170, 170)),
+        (4, 0, "31", "0003", (17, 17, 17)),
+        (2, 0, "60", "0001", (170, 170, 170)),
+        (1, 0, "80", "0001", BLACK),
+    ],
+)
+def test_the_transparent_colour_of_a_png_file_is_white_for_any_number_of_bits(bits, colour, samples, transparent, seen):
+    """The first of two pixels has the transparent colour."""
+    hidden = chunk(b"tRNS", bytes.fromhex(transparent))
+    data = png(b"\0" + bytes.fromhex(samples), 2, 1, [hidden], bits=bits, colour=colour)
+    read = read_picture(io.BytesIO(data), "lime")
+    assert (read.getpixel((0, 0)), read.getpixel((1, 0))) == ((0, 255, 0), seen)
 
 
 def test_a_cmyk_jpeg_keeps_its_colour():
@@ -96,7 +116,7 @@ WHOLE = encoded(Image.effect_noise((64, 64), 80)).getvalue()
         (bomb(10_000, 10_000), "10000 x 10000 pixels; at most 50000000"),
         (io.BytesIO(b"only text"), "not a png, jpeg or webp file"),
         (io.BytesIO(b""), "not a png, jpeg or webp file"),
-        (io.BytesIO(WHOLE[: len(WHOLE) // 2]), "unreadable"),
+        (io.BytesIO(WHOLE[: len(WHOLE) // 2]), "a png file that is broken, cut off or of a rare kind"),
         (encoded(Image.new("RGB", (8, 8)), "GIF"), "not a png, jpeg or webp file"),
         (encoded(Image.new("RGB", (8, 8)), "TIFF"), "not a png, jpeg or webp file"),
     ],

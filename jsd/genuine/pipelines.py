@@ -29,15 +29,15 @@ from diffusers import (
 )
 from diffusers.configuration_utils import FrozenDict
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
-from PIL import Image
 
 from jsd import manifest, model, watermark
 from jsd.errors import WeightsError
 from jsd.genuine import hub
+from jsd.genuine.calls import inputs_of
 from jsd.genuine.configs import NOISE
 from jsd.genuine.saving import save_pipeline
 from jsd.manifest import MANIFEST
-from jsd.schedulers import make_scheduler
+from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, make_scheduler
 from jsd.tokenizer import Tokenizer
 
 
@@ -153,15 +153,22 @@ class _Japanese:
         options["safe_serialization"] = safe_serialization
         return save_pipeline(self, self.tokenizer.tokenizer, Path(save_directory), **options)
 
-    def __call__(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Draw pictures. The arguments are those of the diffusers pipeline. `init_image` is an older name of `image`.
 
+        PIL pictures may have any mode. A PIL `image` is drawn at its own size, rounded down to whole latents, unless
+        `width` and `height` are given to inpainting: code of 2022 scales its pictures itself. As in diffusers, what a
+        mask keeps comes back as the autoencoder renders it.
+
         Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the
-        watermark if they have at least 256 x 256 pixels.
+        watermark if they have at least 256 x 256 pixels. Raises `InputError` if a picture can't be decoded, or if
+        `strength` leaves no step.
         """
-        if "init_image" in kwargs:
-            kwargs["image"] = kwargs.pop("init_image")
-        output = super().__call__(*args, return_dict=True, **kwargs)
+        if type(self.scheduler) is LMSDiscreteScheduler:  # it leaves noise where the first steps are skipped
+            self.scheduler = LinearMultistepScheduler.from_config(self.scheduler.config)
+        inputs = inputs_of(super().__call__, args, kwargs, self.vae_scale_factor)
+        return_dict = inputs.pop("return_dict", True)
+        output = super().__call__(**inputs, return_dict=True)
         pictures = output.images
         if isinstance(pictures, list):
             pictures = [watermark.embed(picture) for picture in pictures]
@@ -181,15 +188,7 @@ class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPi
     """Inpainting: repaints the white part of a mask. For arguments see diffusers' `StableDiffusionInpaintPipeline`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Repaint a PIL `image` at its own size, rounded down to whole latents, unless `width` or `height` is given.
-
-        For the other arguments and the returned value see `JapaneseStableDiffusionPipeline`.
-        """
-        picture = kwargs.get("image", kwargs.get("init_image"))
-        if isinstance(picture, Image.Image):  # diffusers would squeeze the picture into the model's own size
-            for name, side in zip(("width", "height"), picture.size, strict=True):
-                if kwargs.get(name) is None:
-                    kwargs[name] = side // self.vae_scale_factor * self.vae_scale_factor
+        """Repaint the white part of `mask_image`. Arguments and result: see `JapaneseStableDiffusionPipeline`."""
         # diffusers reads the UNet's input channels to tell a model made for inpainting (9) from any other (4), and
         # refuses all other numbers. So the config of any other model says 4 during the call.
         own = self.unet.config

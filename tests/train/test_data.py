@@ -109,7 +109,10 @@ def test_another_number_of_readers_can_not_resume(tmp_path):
 def test_bad_samples_are_left_out_counted_and_logged(tmp_path):
     whole = picture(size=(200, 200), kind="JPEG")
     bad = {
-        "cut": ({"jpg": whole[: len(whole) // 2], "txt": "途中まで"}, "picture: unreadable (OSError)"),
+        "cut": (
+            {"jpg": whole[: len(whole) // 2], "txt": "途中まで"},
+            "picture: a jpeg file that is broken, cut off or of a rare kind",
+        ),
         "sjis": ({"png": picture(), "txt": "猫の絵".encode("shift_jis")}, "caption not UTF-8"),
         "alone": ({"txt": "絵がない"}, "picture: none"),
         "mute": ({"png": picture()}, "no caption"),

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jsd.errors import SampleError
 from jsd.train.samples import caption_of, image_of, pixels_of
+from tests.files import DISPLAY_P3, rgb_profile
 from tests.train.shards import picture
 
 
@@ -43,6 +44,12 @@ def test_pictures_of_any_mode_become_rgb():
     assert image_of({"png": picture((10, 20, 30, 0), mode="RGBA")}).getpixel((0, 0)) == (255, 255, 255)
     assert image_of({"png": picture(7, mode="P")}).mode == "RGB"
     assert image_of({"jpg": picture(90, kind="JPEG", mode="L")}).mode == "RGB"
+
+
+def test_a_colour_profile_is_applied():
+    data = io.BytesIO()
+    Image.new("RGB", (40, 20), (200, 60, 60)).save(data, "PNG", icc_profile=rgb_profile(DISPLAY_P3))
+    assert image_of({"png": data.getvalue()}).getpixel((0, 0)) == (217, 42, 52)
 
 
 def test_a_picture_is_turned_upright():
