@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 NO_GPU = (
-    "WARNING: this image was built for an NVIDIA GPU, and torch finds none: pictures are drawn on the CPU, much slower. "
+    "WARNING: this image was built for an NVIDIA GPU, and torch finds none: pictures are drawn on the CPU, slowly. "
     "Run the container with --gpus all, on a host whose NVIDIA driver is 580.65 or newer (nvidia-smi shows it). "
-    "With JSD_DEVICE=cuda it does not start without a GPU; with JSD_DEVICE=cpu a CPU is what you want."
+    "JSD_DEVICE=cuda makes this an error; JSD_DEVICE=cpu says that the CPU is meant."
 )
 
 

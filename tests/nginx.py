@@ -49,11 +49,11 @@ def command(folder: Path, rules: str, *options: str) -> list[str]:
 
 @contextmanager
 def proxy(folder: Path, names: Names, port: int) -> Iterator[str]:
-    """Run nginx on a free port, and yield its address. It finds the server on `port` of the address that `names` says."""
+    """Run nginx on a free port, and yield its address. It finds the server on `port` of the address in `names`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = free.getsockname()[1]
     rules = RULES.read_text()
-    places = {"listen 8080": f"listen 127.0.0.1:{own}", "127.0.0.11": f"127.0.0.1:{names.port}", "jsd:5000": f"jsd:{port}"}
+    places = {"8080": f"127.0.0.1:{own}", "127.0.0.11": f"127.0.0.1:{names.port}", "jsd:5000": f"jsd:{port}"}
     for before, after in (SHORT | places).items():
         assert rules.count(before) == 1, before
         rules = rules.replace(before, after)

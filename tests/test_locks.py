@@ -38,7 +38,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 
 
 def needed(*extras: str) -> set[str]:
-    """The packages that this project, with these extras, needs on this machine, directly or not. Those of CUDA left out."""
+    """The packages that this project needs here with these extras, directly or not, without those of CUDA."""
     seen, waiting = set(), [(OURS, extra) for extra in ("", *extras)]
     while waiting:
         name, extra = waiting.pop()

@@ -29,14 +29,6 @@ def test_a_wrong_setting_fails_the_setup_and_the_log_names_the_setting(start):
     assert "JSD_DTYPE: 'fp8' was given; allowed are fp16, bf16, fp32" in server.health()["setup"]["logs"]
 
 
-def test_an_image_for_a_gpu_that_finds_none_says_so_in_the_health_answer(start, tiny_folder):
-    server = start(JSD_WEIGHTS=str(tiny_folder), JSD_BUILT_FOR="cuda", JSD_DEVICE="", CUDA_VISIBLE_DEVICES="")
-    assert server.status() == "READY"
-    warning, _, rest = server.health()["setup"]["logs"].partition("this image was built for an NVIDIA GPU")
-    assert warning.endswith("WARNING: ")
-    assert "device cpu" in rest
-
-
 @dataclass
 class Proxied:
     """A server whose requests to other machines all go to a proxy.

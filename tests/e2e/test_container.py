@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.server import ROOT, start_server
+
+COG = yaml.safe_load((ROOT / "cog.yaml").read_text())
 LINES = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
 
 
@@ -23,6 +30,35 @@ def in_image(path: str, lines: list[str] = LINES) -> bool:
         if any(re.fullmatch(pattern, place) for place in places):
             sent = line.startswith("!")
     return sent
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """Those of the names in a folder of this checkout that do not go into the image, for `shutil.copytree`."""
+    return [name for name in names if not in_image(str((Path(folder) / name).relative_to(ROOT)))]
+
+
+def test_a_server_of_the_image_draws_and_says_that_it_finds_no_gpu(tmp_path):
+    """Only with the files, the environment and the command of the image, on a machine without a GPU."""
+    image = tmp_path / "src"
+    shutil.copytree(ROOT, image, ignore=left_out)
+    environment = dict(line.split("=", 1) for line in COG["environment"])
+    environment |= dict.fromkeys(["JSD_WEIGHTS", "JSD_DEVICE", "CUDA_VISIBLE_DEVICES"], "")
+    environment["COG_PREDICT_TYPE_STUB"] = COG["predict"]
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the worker is the first python there
+    command = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"]
+    subprocess.run([sys.executable, "script/schema.py"], cwd=image, check=True)  # as the compose file has it
+    server = start_server(tmp_path / "log", command, image, **environment)
+    try:
+        assert server.status() == "READY"
+        warning, _, rest = server.health()["setup"]["logs"].partition("this image was built for an NVIDIA GPU")
+        assert warning.endswith("WARNING: ")
+        assert f"weights {image / 'weights' / 'embedded'} (jsd-embedded), device cpu" in rest
+        assert server.draw(width=64, height=64)[0].size == (64, 64)
+        assert server.call("POST", "/predictions", {"input": {"width": 63}})[0] == 422
+        health = subprocess.run(["script/healthcheck", "--port", server.url.rpartition(":")[2]], cwd=image)
+        assert health.returncode == 0
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("pattern", ["predict.py", "jsd/**/*.py", "serving/*.py", "weights/embedded/**/*", "LICENSE"])
