@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from jsd.model import Components
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+NO_GPU = (
+    "WARNING: this image was built for an NVIDIA GPU, and torch finds none: pictures are drawn on the CPU, slowly. "
+    "Run the container with --gpus all, on a host whose NVIDIA driver is 580.65 or newer (nvidia-smi shows it). "
+    "JSD_DEVICE=cuda makes this an error; JSD_DEVICE=cpu says that the CPU is meant."
+)
 
 
 def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> Engine:
@@ -84,7 +89,11 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 def _device() -> torch.device:
     import torch
 
-    name = os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = os.environ.get("JSD_DEVICE")
+    if not name:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and os.environ.get("JSD_BUILT_FOR") == "cuda":  # as cog.yaml says
+            print(NO_GPU, flush=True)
     try:
         torch.empty(0, device=name)
     except Exception as error:

@@ -1,18 +1,65 @@
-"""The compose file and the rules of the proxy, as far as they can be checked without Docker."""
+"""cog.yaml and the compose file, as far as they can be checked without Docker. The proxy: tests/e2e/test_proxy.py."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPOSE = ROOT / "deploy" / "compose.yaml"
+COG = yaml.safe_load((ROOT / "cog.yaml").read_text())
 PROXY = (ROOT / "deploy" / "proxy.conf").read_text()
 
 
 @pytest.fixture(scope="module")
-def service() -> dict:
-    return yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["jsd"]
+def services() -> dict:
+    return yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def service(services) -> dict:
+    return services["jsd"]
+
+
+def test_the_compose_file_is_one_by_the_compose_specification():
+    check = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_the_compose_file_names_exists(services):
+    networks = yaml.safe_load(COMPOSE.read_text())["networks"]
+    for name, service in services.items():
+        assert set(service["networks"]) <= networks.keys()
+        assert set(service.get("depends_on", [])) <= services.keys() - {name}
+        for volume in service["volumes"]:
+            assert (COMPOSE.parent / volume.partition(":")[0]).exists(), volume
+
+
+def test_the_proxy_asks_for_the_server_by_the_name_of_its_service_and_listens_where_it_is_published(services):
+    assert re.findall(r"http://([a-z]+):5000", PROXY) == ["jsd"]
+    assert services["proxy"]["ports"] == [f"127.0.0.1:8080:{re.search(r'listen ([0-9]+);', PROXY)[1]}"]
+
+
+def test_only_the_proxy_can_reach_the_server(services):
+    assert "ports" not in services["jsd"]
+    assert services["jsd"]["networks"] == ["inside"]
+    assert yaml.safe_load(COMPOSE.read_text())["networks"]["inside"] == {"internal": True}
+
+
+def test_cog_builds_for_a_gpu_and_the_image_says_so():
+    assert COG["build"]["gpu"] is True
+    assert "JSD_BUILT_FOR=cuda" in COG["environment"]
+
+
+def test_the_driver_that_is_asked_for_is_the_same_everywhere():
+    """CUDA 13.0 needs the driver 580.65 at least: so say the release notes of the CUDA Toolkit."""
+    assert COG["build"]["cuda"] == "13.0"
+    for file in ("cog.yaml", "jsd/settings.py", "README.md", "README.ja.md", "docs/operate.md"):
+        assert "580.65" in (ROOT / file).read_text("utf-8"), file
 
 
 def test_the_server_is_not_root_and_writes_only_to_its_temporary_folder(service):
@@ -30,50 +77,3 @@ def test_a_server_that_can_not_draw_is_started_again(service):
     assert (ROOT / Path(script).relative_to("/src")).stat().st_mode & 0o111
     assert arguments == ["--end", "1"]
     assert service["restart"] == "unless-stopped"
-
-
-@pytest.mark.parametrize(
-    ("path", "allowed"),
-    [
-        ("/predictions/abc-DEF_123", True),
-        ("/predictions/abc/cancel", True),
-        ("/predictions/..", False),
-        ("/predictions/../../x", False),
-        ("/predictions/a/b", False),
-        ("/predictions/" + "a" * 65, False),
-        ("/predictions/a\n", False),
-        ("/predictions/a/cancel\n", False),
-        ("/shutdown", False),
-    ],
-)
-def test_the_proxy_lets_only_harmless_ids_through(path, allowed):
-    patterns = re.findall(r'location ~ "(.*)"', PROXY)
-    assert len(patterns) == 2
-    # nginx uses PCRE, which differs from Python in two notations.
-    python = [pattern.replace(r"\z", r"\Z").replace("(?<", "(?P<") for pattern in patterns]
-    assert any(re.search(pattern, path) for pattern in python) == allowed
-
-
-def test_the_proxy_builds_every_path_from_the_matched_parts():
-    """nginx matches the decoded path, but it would pass on the original one."""
-    targets = re.findall(r"proxy_pass http://jsd(.*?);", PROXY)
-    assert targets == [
-        "/health-check",
-        "/openapi.json",
-        "/predictions/$request_id",
-        "/predictions/$id",
-        "/predictions/$id/cancel",
-    ]
-    assert re.search(r"location / \{ return 404; \}", PROXY)
-
-
-def test_a_post_through_the_proxy_can_not_name_a_running_prediction():
-    """It becomes a PUT under a new id. Cog refuses an id in its body: tests/e2e/test_hostile.py."""
-    (block,) = re.findall(r"location = /predictions \{\n(.*?)\n    \}", PROXY, re.DOTALL)
-    assert "proxy_method PUT;" in block
-    assert "proxy_pass http://jsd/predictions/$request_id;" in block
-
-
-def test_the_proxy_takes_smaller_bodies_than_cog():
-    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", PROXY)
-    assert int(megabytes) < 100

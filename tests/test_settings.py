@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
 from jsd import settings
@@ -66,6 +67,17 @@ def test_the_log_says_which_model_is_used_and_how(monkeypatch, capsys, tiny_fold
     components = settings.load_components()
     assert capsys.readouterr().out == f"weights {tiny_folder} (tiny), device cpu, fp32, safety checker {checker}\n"
     assert (components.safety_checker is not None) == (checker == "on")
+
+
+@pytest.mark.parametrize(("device", "told"), [("", True), ("cpu", False)])
+def test_an_image_for_a_gpu_that_finds_none_says_so_first(monkeypatch, capsys, device, told):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("JSD_BUILT_FOR", "cuda")
+    monkeypatch.setenv("JSD_DEVICE", device)
+    settings.load_components()
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: this image was built for an NVIDIA GPU, and torch finds none") == told
+    assert len(rest) == (1 if told else 0)
 
 
 def run_python(script: str) -> list[str]:
