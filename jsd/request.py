@@ -73,11 +73,11 @@ class Request:
 
     Picture i of `num_outputs` is drawn with `seed + i`. `image` and `mask` are Pillow pictures of any mode and size;
     `images.read_input` reads them from files. They become RGB and greyscale, as `pixels.as_input` converts them. White
-    areas of the mask are repainted, black ones kept; in grey areas the two are mixed. `prompt_strength` says how much
-    of `image` is changed, from 0 (nothing) to 1 (everything).
-    `guidance_interval` limits guidance to a range of noise levels. A noise level is a timestep as a share of the
-    training timesteps, from 0 (clean) to 1 (pure noise). Outside the interval a step has no guidance, so it costs half
-    (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
+    areas of the mask are repainted, black ones kept; in grey areas the two are mixed. `prompt_strength` says how far
+    the picture departs from `image`: it is the noise level where the denoising begins. A noise level is a timestep as a
+    share of the training timesteps, from 0 (clean, so nothing is changed) to 1 (pure noise, so everything is).
+    `guidance_interval` limits guidance to a range of noise levels. Outside the interval a step has no guidance, so it
+    costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
     `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
     the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
     float, 1.0. The output_format "jpeg" becomes "jpg". Raises `InputError` for a value outside its limits, and for a

@@ -45,8 +45,8 @@ def make_schedule(name: str, config: Mapping[str, Any], steps: int, strength: fl
     """Return the schedule of the sampler `name` (a key of SCHEDULERS), for a model's scheduler config.
 
     With a `strength` below 1 the schedule begins at this share of the training timesteps instead of pure noise. It has
-    this share of the `steps`, rounded up, but at least FEWEST of them, as fewer draw badly. At 0 it has none. Raises
-    `InputError` if the sampler can't sample the model's noise. Schedules are cached.
+    this share of the `steps`, rounded up, but at least FEWEST of them, as fewer draw badly. (LCM is made for one step.)
+    At 0 it has none. Raises `InputError` if the sampler can't sample the model's noise. Schedules are cached.
     """
     return _make(name, json.dumps(dict(config), sort_keys=True, default=list), steps, strength)
 
@@ -56,7 +56,8 @@ def _make(name: str, config: str, steps: int, strength: float) -> Schedule:
     if strength == 0:
         return Schedule((), torch.empty(0, ROWS * COLUMNS + 2), (), (), 1.0)
     scheduler = make_scheduler(name, json.loads(config), strength)
-    set_timesteps(scheduler, max(math.ceil(round(steps * strength, 6)), min(steps, FEWEST)))
+    fewest = 1 if name == "LCM" else min(steps, FEWEST)
+    set_timesteps(scheduler, max(math.ceil(round(steps * strength, 6)), fewest))
     timesteps, rows, noise, noised = [], [], [], []
     # The last coordinate belongs to the noise alone.
     unit = torch.eye(COLUMNS + 1).reshape(COLUMNS + 1, 1, COLUMNS + 1, 1, 1)

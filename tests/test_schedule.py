@@ -27,7 +27,7 @@ def test_a_schedule_takes_the_steps_of_its_scheduler(name, steps, strength, take
     config = {**MODEL_NOISE, "prediction_type": prediction_type}
     schedule = make_schedule(name, config, steps, strength)
     scheduler = make_scheduler(name, config, strength)
-    set_timesteps(scheduler, taken)
+    set_timesteps(scheduler, 1 if name == "LCM" and strength <= 0.1 else taken)
     assert schedule.timesteps == tuple(scheduler.timesteps.tolist())
     x_t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)) * schedule.init_noise_sigma
     state = torch.zeros(2, ROWS, 4, 4, 4)

@@ -135,6 +135,16 @@ def test_an_encoded_picture_is_decoded_to_nearly_the_same_picture(embedded):
     assert psnr(vae.decode(embedded, latents)[0], image) > 20
 
 
+@pytest.mark.parametrize(("name", "steps"), [*((name, 4) for name in SCHEDULERS), ("K_LMS", 8), ("UNI_PC", 50)])
+def test_the_picture_departs_from_its_image_as_far_as_prompt_strength_says(embedded, name, steps):
+    image = draw(embedded, "青い背景の城")
+    inputs = {"image": image, "num_inference_steps": steps, "scheduler": name, "guidance_scale": 1}
+    drawn = [draw(embedded, "猫 油絵", prompt_strength=strength, **inputs) for strength in (0, 0.05, 0.2, 0.5, 1)]
+    distances = [float(np.abs(np.asarray(image, float) - np.asarray(picture)).mean()) for picture in drawn]
+    assert distances == sorted(distances)
+    assert distances[1] < 0.25 * distances[-1] < distances[3]
+
+
 def test_other_sizes_are_drawn(embedded):
     assert draw(embedded, "富士山", width=320, height=192).size == (320, 192)
 
