@@ -48,7 +48,9 @@ def max_batch_rows(components: Components) -> int:
         return FEW
     finally:
         torch.cuda.empty_cache()
-    return rows_that_fit(torch.cuda.mem_get_info(device)[0], few, many, decoding)
+    # A CUDA graph keeps the memory of its call. All share it, so the largest counts.
+    graphs = getattr(components.unet, "graphed_rows", 0)
+    return rows_that_fit(torch.cuda.mem_get_info(device)[0], few, many, decoding, graphs)
 
 
 def decode_batch(components: Components) -> int:
@@ -56,14 +58,16 @@ def decode_batch(components: Components) -> int:
     return 1 if components.device.type == "cpu" else GPU_DECODE_BATCH
 
 
-def rows_that_fit(free: int, few: int, many: int, decoding: int) -> int:
+def rows_that_fit(free: int, few: int, many: int, decoding: int, graphs: int = 0) -> int:
     """Return how many UNet rows (samples in a call) fit into memory, from 1 to MOST_ROWS, by linear extrapolation.
 
-    All arguments are bytes: the free memory, and what a call of FEW rows, a call of MANY rows and the decoding take.
+    The first four arguments are bytes: the free memory, and what a call of FEW rows, a call of MANY rows and the
+    decoding take. `graphs` is the number of rows for whose call memory is kept besides.
     """
     row = max((many - few) / (MANY - FEW), 1)
     fixed = max(few - FEW * row, 0)
-    return max(1, min(MOST_ROWS, int((USABLE_SHARE * free - fixed - decoding) / row)))
+    kept = fixed + graphs * row if graphs else 0
+    return max(1, min(MOST_ROWS, int((USABLE_SHARE * free - fixed - decoding - kept) / row)))
 
 
 @torch.inference_mode()

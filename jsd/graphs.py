@@ -43,6 +43,8 @@ class GraphedUNet:
     were replaced, call `forget`.
     """
 
+    graphed_rows = ROWS[-1]
+
     def __init__(
         self, unet: torch.nn.Module, record: Callable[[Call], tuple[Replay, torch.Tensor]], most: int = MOST_GRAPHS
     ):

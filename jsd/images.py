@@ -24,7 +24,7 @@ from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_INPUT_PIXELS = 50_000_000
 ENCODERS = {
-    "png": {"format": "PNG"},
+    "png": {"format": "PNG", "compress_level": 4},  # a hundredth larger than with Pillow's 6, in half the time
     # Colour in full resolution. Half of it frays the edges of drawings and weakens the watermark.
     "jpg": {"format": "JPEG", "subsampling": 0},
     "webp": {"format": "WEBP"},

@@ -42,6 +42,11 @@ def test_the_rows_that_fit_leave_memory_for_the_decoding(free, rows):
     assert rows_that_fit(free, few * MB, many * MB, decoding=2_600 * MB) == rows
 
 
+def test_the_rows_that_fit_leave_memory_for_the_graphs():
+    few, many = ((500 + 200 * n) * MB for n in (FEW, MANY))
+    assert rows_that_fit(10_000 * MB, few, many, 2_600 * MB, graphs=16) == 10  # 16 rows and the 500 less
+
+
 def test_rows_that_take_no_memory_are_limited_all_the_same():
     assert rows_that_fit(100 * MB, 0, 0, 0) == MOST_ROWS
 
