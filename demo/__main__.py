@@ -1,0 +1,68 @@
+"""Serve the page: `script/demo [--host 127.0.0.1] [--port 7860]`. The settings are environment variables, JSD_*."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Sequence
+from concurrent.futures import wait
+from pathlib import Path
+
+from demo.limits import Limits
+from jsd import cli, settings
+from jsd.errors import InputError, JSDError
+from jsd.request import Request
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until SIGINT or SIGTERM. Returns the exit code: 0, or 2 after an error."""
+    parser = argparse.ArgumentParser(prog="script/demo", description="A page to draw with, in the browser.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0: all")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    arguments = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory(prefix="jsd-demo-") as folder:
+            _serve(arguments, Path(folder))
+    except (JSDError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, folder: Path) -> None:
+    limits = Limits.from_environment()
+    # gradio writes to the internet about who uses it, and its files to a folder that it leaves behind.
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "gradio")}
+    with settings.make_engine() as engine:
+        warm_up = engine.submit(Request(cli.PROMPT))  # so that the first visitor's picture takes no longer than others
+        from demo.album import Album
+        from demo.page import Page
+
+        page = Page(engine, limits, Album(folder / "album"))
+        wait([warm_up])
+        try:
+            url = page.launch(arguments.host, arguments.port)
+        except OSError as error:
+            raise InputError("--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another") from error
+        end = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: end.set())
+        print(f"The page is at {url}. Ctrl-C ends it.", flush=True)
+        if sys.stdout.isatty() and _has_screen():
+            webbrowser.open(url)
+        end.wait()
+        page.blocks.close(verbose=False)
+
+
+def _has_screen() -> bool:
+    """Whether a browser can open a window. A browser of the terminal would hide the address."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The pictures of the page's visitors as files, which their browsers fetch. The oldest are removed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+
+from jsd import images
+from jsd.request import OUTPUT_FORMATS
+from jsd.result import Result
+
+
+class Album:
+    """Writes each result to a folder of its own in `root`. A folder is removed when it is older than `seconds`, or one
+    of more than `most`. Its name is random, so nobody finds the pictures of others.
+    """
+
+    def __init__(self, root: Path, seconds: float = 3600, most: int = 500):
+        self.root, self.seconds, self.most = root, seconds, most
+        self._folders: deque[tuple[float, Path]] = deque()
+
+    def add(self, result: Result) -> Path:
+        """Write a result and return its folder: `0.png`, `0.jpg`, `0.webp` and so on with metadata, and for a result
+        from a picture `picture.png` and `mask.png`, at the size at which they were used.
+        """
+        now = time.monotonic()
+        while self._folders and (len(self._folders) >= self.most or now - self._folders[0][0] > self.seconds):
+            shutil.rmtree(self._folders.popleft()[1], ignore_errors=True)
+        folder = self.root / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        self._folders.append((now, folder))
+        for i, image in enumerate(result.images):
+            for suffix in OUTPUT_FORMATS:
+                file = folder / f"{i}.{suffix}"
+                images.save(image, file, suffix, result.request.output_quality, result.metadata(i))
+        for name, picture in (("picture", result.request.image), ("mask", result.request.mask)):
+            if picture is not None:
+                picture.save(folder / f"{name}.png")
+        return folder

@@ -1,0 +1,50 @@
+"""How much a visitor of the page may ask for: the environment variables JSD_DEMO_*, for a page that strangers reach."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from jsd.errors import InputError, SettingError, shown
+from jsd.request import MAX_OUTPUTS, MAX_SIZE, MAX_STEPS, MIN_SIZE, Request
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`size`: a picture has at most size x size pixels, also when it is oblong. `outputs` and `steps` are per request.
+    `queue` is the number of requests of all visitors that may be drawn or wait at the same time.
+    """
+
+    size: int = MAX_SIZE
+    outputs: int = MAX_OUTPUTS
+    steps: int = MAX_STEPS
+    queue: int = 64
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """Read the limits from the environment. Raises `SettingError`, which names the variable."""
+        return cls(
+            size=_number("JSD_DEMO_MAX_SIZE", cls.size, MIN_SIZE, MAX_SIZE),
+            outputs=_number("JSD_DEMO_MAX_OUTPUTS", cls.outputs, 1, MAX_OUTPUTS),
+            steps=_number("JSD_DEMO_MAX_STEPS", cls.steps, 1, MAX_STEPS),
+            queue=_number("JSD_DEMO_MAX_QUEUE", cls.queue, 1, 10_000),
+        )
+
+    def check(self, request: Request) -> None:
+        """Check a resolved request. Raises `InputError`."""
+        if request.width * request.height > self.size**2:
+            size, most = f"{request.width} x {request.height}", f"{self.size} x {self.size}"
+            raise InputError("width", f"{size} pixels are more than this page draws, {most}; take a smaller size")
+        for name, value, most in (
+            ("num_outputs", request.num_outputs, self.outputs),
+            ("num_inference_steps", request.num_inference_steps, self.steps),
+        ):
+            if value > most:
+                raise InputError(name, f"{value} was given; this page allows {most} at most")
+
+
+def _number(name: str, default: int, least: int, most: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not (text.isdecimal() and text.isascii() and len(text) < 10 and least <= int(text) <= most):
+        raise SettingError(f"{name}: {shown(text)} was given; a number from {least} to {most} is wanted")
+    return int(text)
