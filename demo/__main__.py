@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace, folder: Path) -> None:
     limits = Limits.from_environment()
-    # gradio writes to the internet about who uses it, and its files to a folder that it leaves behind.
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "gradio")}
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")  # it leaves its files behind
     with settings.make_engine() as engine:
         warm_up = engine.submit(Request(cli.PROMPT))  # so that the first visitor's picture takes no longer than others
         from demo.album import Album
@@ -48,7 +47,9 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
         try:
             url = page.launch(arguments.host, arguments.port)
         except OSError as error:
-            raise InputError("--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another") from error
+            raise InputError(
+                "--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another"
+            ) from error
         end = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: end.set())
@@ -56,7 +57,7 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
         if sys.stdout.isatty() and _has_screen():
             webbrowser.open(url)
         end.wait()
-        page.blocks.close(verbose=False)
+        page.close()
 
 
 def _has_screen() -> bool:

@@ -13,6 +13,11 @@ from jsd.request import OUTPUT_FORMATS
 from jsd.result import Result
 
 
+def file_name(seed: int, suffix: str) -> str:
+    """Return the name of the picture of a seed, under which visitors also save it."""
+    return f"jsd-{seed}.{suffix}"
+
+
 class Album:
     """Writes each result to a folder of its own in `root`. A folder is removed when it is older than `seconds`, or one
     of more than `most`. Its name is random, so nobody finds the pictures of others.
@@ -23,7 +28,7 @@ class Album:
         self._folders: deque[tuple[float, Path]] = deque()
 
     def add(self, result: Result) -> Path:
-        """Write a result and return its folder: `0.png`, `0.jpg`, `0.webp` and so on with metadata, and for a result
+        """Write a result and return its folder: the files of `file_name` with metadata, in every format, and for a result
         from a picture `picture.png` and `mask.png`, at the size at which they were used.
         """
         now = time.monotonic()
@@ -34,7 +39,7 @@ class Album:
         self._folders.append((now, folder))
         for i, image in enumerate(result.images):
             for suffix in OUTPUT_FORMATS:
-                file = folder / f"{i}.{suffix}"
+                file = folder / file_name(result.seeds[i], suffix)
                 images.save(image, file, suffix, result.request.output_quality, result.metadata(i))
         for name, picture in (("picture", result.request.image), ("mask", result.request.mask)):
             if picture is not None:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from demo.album import file_name
 from demo.recipe import command, http_request, inputs_of
 from demo.studio import Progress
 from demo.texts import notes, text
@@ -51,7 +52,7 @@ def result_panel(language: int, result: Result, folder: Path, given: Mapping[str
 def _card(language: int, result: Result, folder: Path, i: int) -> str:
     seed, request = result.seeds[i], result.request
     links = " ".join(
-        f'<a href="{_url(folder / f"{i}.{suffix}")}" download="jsd-{seed}.{suffix}">{FORMAT_LABELS[suffix]}</a>'
+        f'<a href="{_url(folder / file_name(seed, suffix))}" download>{FORMAT_LABELS[suffix]}</a>'
         for suffix in OUTPUT_FORMATS
     )
     facts = text(
@@ -62,22 +63,23 @@ def _card(language: int, result: Result, folder: Path, i: int) -> str:
         steps=request.num_inference_steps,
         scheduler=request.scheduler,
     )
-    buttons = [("seed", seed, "reuse"), ("picture", i, "to_picture"), ("repaint", i, "to_repaint")]
+    buttons = "".join(
+        f'<button data-do="{do}" data-value="{seed}">{text(language, key)}</button>'
+        for do, key in (("seed", "reuse"), ("picture", "to_picture"), ("repaint", "to_repaint"))
+    )
+    shown = _url(folder / file_name(seed, "png"))
     return (
-        f'<figure><a href="{_url(folder / f"{i}.png")}" target="_blank">'
-        f'<img src="{_url(folder / f"{i}.png")}" width="{request.width}" height="{request.height}"'
-        f' alt="{escape(request.prompt)}"></a><figcaption>'
+        f'<figure><a href="{shown}" target="_blank"><img src="{shown}" alt="{escape(request.prompt)}"'
+        f' width="{request.width}" height="{request.height}"></a><figcaption>'
         f'<div class="facts"><span>{text(language, "seed")} <b>{seed}</b></span><span>{facts}</span></div>'
-        f'<div class="deeds">{links}'
-        + "".join(f'<button data-do="{do}" data-value="{value}">{text(language, key)}</button>' for do, value, key in buttons)
-        + "</div></figcaption></figure>"
+        f'<div class="deeds">{links}{buttons}</div></figcaption></figure>'
     )
 
 
 def _again(language: int, result: Result, folder: Path, given: Mapping[str, Any]) -> str:
     inputs = inputs_of(result, given)
     files = [name for name in ("picture.png", "mask.png") if (folder / name).exists()]
-    links = " ".join(f'<a href="{_url(folder / name)}" download="{name}">{name}</a>' for name in files)
+    links = " ".join(f'<a href="{_url(folder / name)}" download>{name}</a>' for name in files)
     needed = f'<p class="deeds">{text(language, "files")} {links}</p>' if files else ""
     blocks = "".join(
         f"<h4>{text(language, title)}</h4><div class=code><pre>{escape(words)}</pre>"

@@ -47,6 +47,6 @@ def http_request(inputs: Mapping[str, Any]) -> str:
     # Through a pipe, because an argument of a program may have 128 KB at most on Linux.
     text = shlex.quote(body.removesuffix("}}"))
     for name, file in files.items():
-        uri = f'"$(base64 < {shlex.quote(file)} | tr -d \'\\n\')"'
+        uri = f"\"$(base64 < {shlex.quote(file)} | tr -d '\\n')\""
         text += shlex.quote(f', "{name}": "data:image/png;base64,') + uri + shlex.quote('"')
     return f"printf %s {text}{shlex.quote('}}')} |\n  {curl} @-"

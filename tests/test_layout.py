@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 250  # lines
-SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py")
+SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py", "demo/**/*.py")
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
@@ -28,10 +28,10 @@ LAYERS = [
     ("jsd.engine", "jsd.train"),
     ("jsd.settings", "serving", "japanese_stable_diffusion"),
     ("jsd.cli", "predict"),
-    ("jsd.__main__", "embedded"),
+    ("jsd.__main__", "embedded", "demo"),
 ]
 # package: the only modules that import it
-ONLY = {"cog": {"predict"}, "coglet": {"serving.slots"}}
+ONLY = {"cog": {"predict"}, "coglet": {"serving.slots"}, "gradio": {"demo.page", "demo.form"}}
 
 
 def name_of(file: Path) -> str:

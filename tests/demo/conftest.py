@@ -1,0 +1,72 @@
+"""A page with the tiny model on a free port, and a browser to visit it. Without Chromium its tests are skipped."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from jsd.engine import Engine
+from tests.demo.visitor import SECONDS, Visitor
+from tests.fakes import SpyUNet
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = (
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # the editor draws with WebGL
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("Chromium is not here; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=1000 * SECONDS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def engine(components):
+    """An engine whose UNet is a `SpyUNet`."""
+    with Engine(replace(components, unet=SpyUNet(components.unet)), max_batch_rows=8) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="package")
+def address(engine, tmp_path_factory):
+    """The address of a page that draws at most 4 pictures a request."""
+    from demo.album import Album
+    from demo.limits import Limits
+    from demo.page import Page
+
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        page = Page(engine, Limits(outputs=4), Album(folder / "album"))
+        yield page.launch("127.0.0.1", None)
+        page.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """A function that opens the page in a new window and returns the `Visitor` in front of it."""
+    contexts = []
+
+    def visit(language: str = "ja-JP", width: int = 1200, height: int = 900) -> Visitor:
+        contexts.append(browser.new_context(locale=language, viewport={"width": width, "height": height}))
+        return Visitor(contexts[-1].new_page(), address)
+
+    yield visit
+    for context in contexts:
+        context.close()

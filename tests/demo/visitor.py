@@ -1,0 +1,70 @@
+"""A visitor of the page: a browser window, and what is done and seen in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page
+
+SECONDS = 15  # longer than anything takes here
+SETTINGS = {"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"}  # they have to be opened
+TABS = ("draw", "picture", "repaint")
+
+
+class Visitor:
+    """Opens the page. `asked` lists the addresses that the browser asked for."""
+
+    def __init__(self, page: Page, address: str):
+        self.page, self.tab, self.asked = page, "draw", []
+        page.set_default_timeout(1000 * SECONDS)
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(address)
+        self.button("go").wait_for()
+
+    def find(self, selector: str) -> Locator:
+        """Return what the tab that is open has for a CSS selector."""
+        return self.page.locator(f"#{self.tab} {selector}")
+
+    def open(self, tab: str) -> None:
+        self.page.get_by_role("tab").nth(TABS.index(tab)).click()
+        self.tab = tab
+        self.button("go").wait_for()
+
+    def field(self, name: str) -> Locator:
+        return self.find(f".field-{name} :is(input, textarea)").first
+
+    def button(self, kind: str) -> Locator:
+        """Return the button "go" or "stop"."""
+        return self.find(f"button.{kind}")
+
+    def fill(self, **values: object) -> None:
+        """Write values into fields of the tab."""
+        if SETTINGS & values.keys() and not self.field("negative_prompt").is_visible():
+            self.find("button.label-wrap").click()
+        for name, value in values.items():
+            self.field(name).fill(str(value))
+            self.field(name).blur()
+
+    def upload(self, file: Path) -> None:
+        """Choose a file for the tab's picture, and wait until the server has it."""
+        with self.page.expect_response(lambda response: "/upload" in response.url):
+            self.find(".field-image input[type=file]").first.set_input_files(file)
+
+    def draw(self, **values: object) -> None:
+        """Fill the fields, click the button, and wait for pictures."""
+        self.fill(**values)
+        self.button("go").click()
+        self.button("stop").wait_for(state="hidden")
+        self.find("figure img").first.wait_for()
+
+    def seed(self) -> int:
+        """Return the seed below the first picture."""
+        return int(self.find(".facts b").first.text_content())
+
+    def download(self, label: str, to: Path) -> Path:
+        """Click the first link with this text, and save what comes."""
+        with self.page.expect_download() as download:
+            self.find(f"a:text-is('{label}')").first.click()
+        file = to / download.value.suggested_filename
+        download.value.save_as(file)
+        return file
