@@ -28,8 +28,9 @@ class Album:
         self._folders: deque[tuple[float, Path]] = deque()
 
     def add(self, result: Result) -> Path:
-        """Write a result and return its folder: the files of `file_name` with metadata, in every format, and for a result
-        from a picture `picture.png` and `mask.png`, at the size at which they were used.
+        """Write a result and return its folder: the files of `file_name` with metadata, in every format.
+
+        For a result from a picture `picture.png` and `mask.png` are in it too, at the size at which they were used.
         """
         now = time.monotonic()
         while self._folders and (len(self._folders) >= self.most or now - self._folders[0][0] > self.seconds):

@@ -15,7 +15,7 @@ from jsd.engine import Engine
 
 HERE = Path(__file__).resolve().parent
 NAME = "Japanese Stable Diffusion"
-MAX_UPLOAD = "32mb"
+MAX_UPLOAD = "64mb"  # a photo that was painted over comes as a png file
 # Vermilion, from light to dark. The fonts are those of the visitor's system.
 VERMILION = ("#fdf3f0", "#fbe3dc", "#f6c5b9", "#ee9f8c", "#e27258", "#cf4a30")
 VERMILION += ("#b93b23", "#992f1c", "#7a2717", "#5c1f13", "#3a120a")

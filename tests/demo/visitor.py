@@ -46,9 +46,23 @@ class Visitor:
             self.field(name).blur()
 
     def upload(self, file: Path) -> None:
-        """Choose a file for the tab's picture, and wait until the server has it."""
-        with self.page.expect_response(lambda response: "/upload" in response.url):
-            self.find(".field-image input[type=file]").first.set_input_files(file)
+        """Choose a file for the tab's picture, and wait until the server has it, or the editor, ready to be painted."""
+        chooser = self.find(".field-image input[type=file]").first
+        if self.tab == "repaint":
+            chooser.set_input_files(file)
+            self.find("button[aria-label='Brush Size']").wait_for()
+        else:
+            with self.page.expect_response(lambda response: "/upload" in response.url):
+                chooser.set_input_files(file)
+
+    def paint(self) -> None:
+        """Paint a short stroke over the middle of the picture."""
+        box, mouse = self.find("canvas").first.bounding_box(), self.page.mouse
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(x + 5, y + 5, steps=4)
+        mouse.up()
 
     def draw(self, **values: object) -> None:
         """Fill the fields, click the button, and wait for pictures."""

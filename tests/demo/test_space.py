@@ -1,0 +1,73 @@
+"""deploy/space: what its README tells to copy is a page that runs, with the versions of the locks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_locks import HOST, REQUIRED, pins
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SPACE = ROOT / "deploy" / "space"
+HEADER = yaml.safe_load((SPACE / "README.md").read_text("utf-8").split("---\n")[1])
+
+
+def test_the_versions_are_those_of_the_locks():
+    wanted = pins((SPACE / "requirements.txt").read_text().splitlines())
+    assert wanted == {name: version for name, version in REQUIRED.items() if name not in ("cog", "httpx2")}
+    assert (HEADER["sdk"], HEADER["sdk_version"]) == ("gradio", HOST["gradio"])
+    assert HEADER["app_file"] == "app.py"
+
+
+@pytest.fixture
+def space(tmp_path, tiny_folder):
+    """A Space made as the README says, but with the tiny model."""
+    copied = re.search(r"^cp -R (.*) space$", (SPACE / "README.md").read_text("utf-8"), re.M)[1].split()
+    assert "weights" in copied
+    for name in copied:
+        if name != "weights":
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            options = {"dirs_exist_ok": True} if copy is shutil.copytree else {}
+            copy(ROOT / name, tmp_path if name.endswith("/.") else tmp_path / name, **options)
+    shutil.copytree(tiny_folder, tmp_path / "weights" / "embedded")
+    return tmp_path
+
+
+def test_the_space_serves_the_page_and_ends(space):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JSD_", "PYTHONPATH"))}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(space)}
+    process = subprocess.Popen(
+        [sys.executable, "app.py"],
+        cwd=space,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = []
+        while "The page is at" not in "".join(lines[-1:]):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "".join(lines)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=30) as answer:
+            config = answer.read().decode()
+        assert '"maximum":2,' in config.replace(" ", "")  # num_outputs, by app.py
+    finally:
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(30) == 0
+    assert time.monotonic() - began < 30
+    assert list(space.glob("jsd-demo-*")) == []  # no pictures are left behind
