@@ -74,7 +74,7 @@ class Form:
         with gr.Tab(label(mode), id=mode, elem_id=mode), gr.Row(equal_height=False):
             with gr.Column(min_width=300):
                 self._lay_out(own.cell)
-            with gr.Column(min_width=300):
+            with gr.Column(min_width=300, elem_classes="pictures"):
                 buttons = (HERE / "panel.js").read_text("utf-8")
                 self.panel = gr.HTML(label("empty"), js_on_load=buttons, elem_classes="panel", apply_default_css=False)
                 self.folder = gr.State()  # where the pictures of the panel are
@@ -87,7 +87,7 @@ class Form:
                 "image", gr.Image, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280
             )
         elif self.mode == "repaint":
-            brush = gr.Brush(24, colors=["#cf4a30"], color_mode="fixed")
+            brush = gr.Brush(24, colors=[("#cf4a30", 0.7)], color_mode="fixed")
             editor = partial(gr.ImageEditor, brush=brush, eraser=gr.Eraser(24), layers=False, transforms=())
             editor = partial(editor, type="filepath", format="png", sources=["upload", "clipboard"], height=420)
             self._field("image", editor, placeholder=label("editor_hint"))
@@ -140,8 +140,8 @@ class Form:
             preprocess=self.mode == "repaint",  # the editor's strokes; other values are checked as they come
             **LISTEN,
         )
-        panel = f"document.querySelector('#{self.mode} .panel')"
-        scroll = f"() => {panel}.scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
+        panel = f"document.querySelector('#{self.mode} .panel')"  # below the fields on a phone
+        scroll = f"() => innerWidth < 700 && {panel}.scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
         self.go.click(None, None, None, js=scroll, **LISTEN)
         self.stop.click(self._cancel, None, None, queue=False, **LISTEN)
         shown = [form.fields[name] for form in forms.values() for name in ("prompt", "image") if name in form.fields]

@@ -14,7 +14,7 @@ from demo.texts import notes, text
 from jsd.request import OUTPUT_FORMATS
 from jsd.result import Result
 
-FORMAT_LABELS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP"}
+FORMAT_LABELS = {"png": "↓ PNG", "jpg": "↓ JPEG", "webp": "↓ WebP"}
 
 
 def progress_panel(language: int, progress: Progress) -> str:
@@ -72,7 +72,7 @@ def _card(language: int, result: Result, folder: Path, i: int) -> str:
         f'<figure><a href="{shown}" target="_blank"><img src="{shown}" alt="{escape(request.prompt)}"'
         f' width="{request.width}" height="{request.height}"></a><figcaption>'
         f'<div class="facts"><span>{text(language, "seed")} <b>{seed}</b></span><span>{facts}</span></div>'
-        f'<div class="deeds">{links}{buttons}</div></figcaption></figure>'
+        f'<div class="deeds">{links}</div><div class="deeds">{buttons}</div></figcaption></figure>'
     )
 
 

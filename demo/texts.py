@@ -35,7 +35,7 @@ LABELS = {
     "width": ("Width", "幅"),
     "height": ("Height", "高さ"),
     "num_inference_steps": ("Steps", "ステップ数"),
-    "guidance_scale": ("Guidance: how closely to follow the prompt", "ガイダンス(プロンプトに従う強さ)"),
+    "guidance_scale": ("Guidance", "ガイダンス"),
     "scheduler": ("Sampler", "サンプラー"),
     "empty": (
         '<div class="empty"><span>Your picture appears here.</span></div>',

@@ -181,6 +181,11 @@ def test_a_wrong_value_is_answered_beside_its_field(visit, tmp_path):
     expect(visitor.find(".refused-seed [role=alert]")).to_be_hidden()
     assert visitor.seed() == 12
 
+    visitor.fill(negative_prompt="犬" * 2001)
+    visitor.find("button.label-wrap").click()  # the settings are closed
+    visitor.button("go").click()
+    expect(visitor.find(".refused-negative_prompt [role=alert]")).to_contain_text("2001 characters")
+
     visitor.open("picture")
     visitor.fill(prompt="猫")
     visitor.button("go").click()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -67,7 +66,5 @@ def test_the_space_serves_the_page_and_ends(space):
         assert '"maximum":2,' in config.replace(" ", "")  # num_outputs, by app.py
     finally:
         process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         assert process.wait(30) == 0
-    assert time.monotonic() - began < 30
     assert list(space.glob("jsd-demo-*")) == []  # no pictures are left behind

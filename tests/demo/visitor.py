@@ -78,7 +78,7 @@ class Visitor:
     def download(self, label: str, to: Path) -> Path:
         """Click the first link with this text, and save what comes."""
         with self.page.expect_download() as download:
-            self.find(f"a:text-is('{label}')").first.click()
+            self.find(f"a:has-text('{label}')").first.click()
         file = to / download.value.suggested_filename
         download.value.save_as(file)
         return file
