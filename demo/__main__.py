@@ -46,7 +46,7 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
         wait([warm_up])
         try:
             url = page.launch(arguments.host, arguments.port)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise InputError(
                 "--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another"
             ) from error

@@ -107,7 +107,8 @@ class Form:
         with gr.Accordion(label("settings"), open=False) as self.settings:
             self._field("negative_prompt", gr.Textbox, max_lines=3)
             if self.mode == "draw":  # the size of others follows from their picture
-                side = partial(gr.Slider, minimum=-(-MIN_SIZE // cell) * cell, maximum=limits.size, step=cell)
+                most = limits.size // cell * cell
+                side = partial(gr.Slider, minimum=-(-MIN_SIZE // cell) * cell, maximum=most, step=cell)
                 self._field("width", side)
                 self._field("height", side)
             most_steps = min(limits.steps, MOST_STEPS)
@@ -198,7 +199,7 @@ class Form:
 
     def _take(self, folder: str | None, prompt: str, event: gr.EventData, request: gr.Request) -> dict:
         """Do what a button below a picture says: take its seed to the field, or the picture to another tab."""
-        do, value = str(event._data.get("do")), str(event._data.get("value"))
+        do, value = (str(getattr(event, name, "")) for name in ("do", "value"))
         if do == "seed":
             return {self.fields["seed"]: value}
         form = self.forms.get(do)

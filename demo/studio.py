@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from demo.limits import Limits
 from jsd.engine import Engine
-from jsd.errors import QueueFullError
+from jsd.errors import QueueFullError, SettingError
 from jsd.request import Request
 from jsd.result import Result
 
@@ -54,6 +54,11 @@ class Studio:
     """Draws what visitors ask for within `limits`. All methods are called on the page's event loop."""
 
     def __init__(self, engine: Engine, limits: Limits):
+        """Raises `SettingError` if the limits do not allow a picture of the model's own size."""
+        own = engine.components.defaults
+        if own.width * own.height > limits.size**2:
+            size = f"{own.width} x {own.height}"
+            raise SettingError(f"JSD_DEMO_MAX_SIZE: {limits.size} is too small; the model's own pictures have {size}")
         self.engine, self.limits = engine, limits
         self._visits: set[Visit] = set()
 

@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [path for path in (ROOT / "script").iterdir() if path.is_file()]
 BASH = {path.name for path in SCRIPTS if path.read_bytes().startswith(b"#!/usr/bin/env bash")}
-FOLDERS = ("jsd", "embedded", "bench", "serving", "tests")
+FOLDERS = ("jsd", "embedded", "bench", "serving", "demo", "tests")
 FILES = ("random", "argparse", "json", "PIL", "numpy", "torch", "predict", "sitecustomize")
 # What stands for Python: it prints its folder and its arguments, a line each, and the settings that it was given.
 ECHO = """#!/usr/bin/env bash

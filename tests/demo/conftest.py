@@ -25,7 +25,7 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright keeps an event loop, beside which asyncio.run fails
 def browser():
     if not CHROMIUM:
         pytest.skip("Chromium is not here; on Debian: apt-get install chromium")

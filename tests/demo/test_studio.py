@@ -7,8 +7,10 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from demo.__main__ import main
 from demo.limits import Limits
 from demo.studio import Progress, Studio, Visit
+from jsd.engine import Engine
 from jsd.errors import InputError, QueueFullError, SettingError
 from jsd.request import Request
 
@@ -69,6 +71,19 @@ def test_more_than_the_limits_is_refused(engine, request_, name):
     assert caught.value.name == name
     oblong = Request("猫", width=128, height=64, num_inference_steps=1)
     assert asyncio.run(collect(studio.draw("a", lambda: oblong)))[-1].images
+
+
+def test_limits_below_the_models_own_size_are_refused(spied):
+    with Engine(spied, max_batch_rows=8) as engine, pytest.raises(SettingError, match="JSD_DEMO_MAX_SIZE: 63"):
+        Studio(engine, Limits(size=63))
+
+
+def test_a_wrong_setting_ends_the_command_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.setenv("JSD_DEMO_MAX_QUEUE", "many")
+    assert main([]) == 2
+    assert (
+        capsys.readouterr().err == "error: JSD_DEMO_MAX_QUEUE: 'many' was given; a number from 1 to 10000 is wanted\n"
+    )
 
 
 def test_the_limits_are_settings(monkeypatch):
