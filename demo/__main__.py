@@ -10,12 +10,12 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Sequence
-from concurrent.futures import wait
+from contextlib import suppress
 from pathlib import Path
 
 from demo.limits import Limits
 from jsd import cli, settings
-from jsd.errors import InputError, JSDError
+from jsd.errors import InputError, JSDError, NSFWError
 from jsd.request import Request
 
 
@@ -43,7 +43,8 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
         from demo.page import Page
 
         page = Page(engine, limits, Album(folder / "album"))
-        wait([warm_up])
+        with suppress(NSFWError):
+            warm_up.result()
         try:
             url = page.launch(arguments.host, arguments.port)
         except (OSError, OverflowError) as error:
