@@ -124,7 +124,7 @@ class Form:
         self._place(name)
 
     def _place(self, name: str) -> None:
-        self.refused[name] = gr.HTML(visible=False, apply_default_css=False, elem_classes=f"refused-{name}")
+        self.refused[name] = gr.HTML("", apply_default_css=False, elem_classes=["place", f"refused-{name}"])
 
     def connect(self, tabs: gr.Tabs, forms: Mapping[str, Form]) -> None:
         """Tell gradio what happens at each click. `forms` are all of them, to which pictures can go."""
@@ -167,7 +167,7 @@ class Form:
             return Request.from_dict(given | (read(picture) if read else {}))
 
         begin = {self.go: gr.Button(visible=False), self.stop: gr.Button(visible=True)}
-        yield begin | {place: gr.HTML(visible=False) for place in self.refused.values()}
+        yield begin | dict.fromkeys(self.refused.values(), "")
         end = {self.go: gr.Button(visible=True), self.stop: gr.Button(visible=False)}
         try:
             async for news in self.studio.draw(self._visitor(request), make_request):
@@ -188,7 +188,7 @@ class Form:
         if place is None:
             return {self.panel: panels.message(sentence)}
         opened = {self.settings: gr.Accordion(open=True)} if place.parent is self.settings else {}
-        return opened | {place: gr.HTML(panels.field_error(sentence), visible=True), self.panel: label("empty")}
+        return opened | {place: panels.field_error(sentence), self.panel: label("empty")}
 
     def _example(self, words: str) -> Any:
         return words if self.mode == "draw" else (words, self._picture(EXAMPLE_PICTURE))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-SECONDS = 15  # longer than anything takes here
+SECONDS = 30  # longer than anything takes here
 SETTINGS = {"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"}  # they have to be opened
 TABS = ("draw", "picture", "repaint")
 
