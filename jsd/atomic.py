@@ -34,7 +34,7 @@ def named(path: Path, *others: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename in (None, *map(str, others)):
+        if error.errno and error.filename in (None, *map(str, others)):
             error.filename = str(path)
         raise
 
