@@ -128,9 +128,7 @@ class _IconSet:
             chars = json.loads((folder / "chars.json").read_text("utf-8"))
             self.names = {key.replace("-fe0f", ""): name for key, name in chars.items()}
         except (OSError, ValueError, AttributeError) as error:
-            raise TrainingError(
-                f"{folder}: unreadable ({error}); delete the folder, and it is fetched again"
-            ) from error
+            raise TrainingError(f"{folder}: unreadable ({error}); delete it, and it is fetched again") from error
 
     def is_face(self, emoji: str) -> bool:
         return self.names.get(codepoints(emoji), "").endswith("-face")

@@ -25,6 +25,7 @@ from embedded.references import GROUNDS, MEDIA, References, draw_references, joi
 from jsd.atomic import atomic_file
 from jsd.errors import TrainingError
 from jsd.train import trainer
+from jsd.train.options import first_line
 from jsd.train.trainer import Plan, make_accelerator
 from jsd.vae import to_tensor
 
@@ -85,7 +86,7 @@ class Judge:
                 network.load_state_dict({name: data.get_tensor(name) for name in data.keys()})  # noqa: SIM118
             return cls(concepts, network.eval(), json.loads(about["accuracy"]))
         except Exception as error:
-            raise TrainingError(f"{file}: unreadable ({error}); delete it, and a judge is trained again") from error
+            raise TrainingError(f"{file}: unreadable ({first_line(error)}); delete it, and it is made again") from error
 
 
 def judge_pictures(

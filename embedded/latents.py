@@ -16,6 +16,7 @@ import torch
 from embedded.networks import CHANNELS
 from jsd.atomic import atomic_file
 from jsd.errors import TrainingError
+from jsd.train.options import first_line
 from jsd.vae import to_tensor
 
 PATCH = 32  # pixels per side
@@ -88,7 +89,7 @@ def read_tensors(file: Path, device: torch.device | str) -> Any:
     try:
         return torch.load(file, weights_only=True, map_location=device)
     except Exception as error:
-        raise TrainingError(f"{file}: unreadable ({error}); delete the file, and it is made again") from error
+        raise TrainingError(f"{file}: unreadable ({first_line(error)}); delete it, and it is made again") from error
 
 
 def split_into_patches(x: torch.Tensor, patch: int) -> torch.Tensor:

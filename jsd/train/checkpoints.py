@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from jsd.atomic import named, write_text
 from jsd.errors import TrainingError
-from jsd.train.options import read_record
+from jsd.train.options import first_line, read_record
 
 KEPT = 2  # checkpoints
 PROGRESS = "progress.json"
@@ -68,8 +68,8 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:  # each writer has its own error for a full disk
         shutil.rmtree(work, ignore_errors=True)
         raise TrainingError(
-            f"{target}: can't be written ({error}); make room on the disk, and run the command again: it continues "
-            "from the checkpoint before"
+            f"{target}: can't be written ({first_line(error)}); make room on the disk, and run the command again: it "
+            "continues from the checkpoint before"
         ) from error
     accelerator.wait_for_everyone()
 
@@ -113,9 +113,8 @@ def _readable(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise TrainingError(
-            f"{checkpoint}: can't be read ({error}); delete this folder, and the run continues from the one before"
-        ) from error
+        advice = "delete this folder, and the run continues from the one before"
+        raise TrainingError(f"{checkpoint}: can't be read ({first_line(error)}); {advice}") from error
 
 
 class Curve:

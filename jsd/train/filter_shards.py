@@ -24,7 +24,7 @@ from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, TrainingError, shown
 from jsd.train import filters
 from jsd.train.filters import ClipScore, Filter, Sample, filter_shard
-from jsd.train.options import check_folder, number, read_record, whole
+from jsd.train.options import check_folder, first_line, number, read_record, whole
 from jsd.train.shards import Skipped, find_shards, raw_samples
 
 REPORT = "report.json"
@@ -112,7 +112,7 @@ def _clip_score(folder: str, device: str) -> ClipScore:
     try:
         torch.empty(0, device=device)
     except Exception as error:
-        raise InputError("--device", f"{shown(device)} can't be used ({error}); try cpu or cuda") from error
+        raise InputError("--device", f"{shown(device)} can't be used ({first_line(error)}); try cpu or cuda") from error
     picture = io.BytesIO()
     Image.new("RGB", (64, 64)).save(picture, "PNG")
     try:
@@ -120,7 +120,7 @@ def _clip_score(folder: str, device: str) -> ClipScore:
         score([Sample({"__key__": "trial", "png": picture.getvalue(), "txt": b"cat"})])
     except Exception as error:
         wanted = "a folder with a CLIP-like transformers model, its tokenizer and its image processor is wanted"
-        raise InputError("--clip", f"{shown(folder)} can't score pictures ({error}); {wanted}") from error
+        raise InputError("--clip", f"{shown(folder)} can't score pictures ({first_line(error)}); {wanted}") from error
     return score
 
 

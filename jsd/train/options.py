@@ -20,7 +20,6 @@ MAX_STEPS = 1_000_000_000
 MAX_BATCH = 100_000
 MAX_SIDE = 4096  # pixels
 MAX_SEED = 2**53 - 1  # larger ones are rounded by other programs
-MAX_TOKENS = 100_000  # per caption
 
 
 def whole(least: int = 1, most: int = MAX_STEPS) -> Callable[[str], int]:
@@ -55,6 +54,10 @@ def number(least: float = -math.inf, most: float = math.inf, positive: bool = Fa
     return parse
 
 
+def _shown(path: Path) -> str:
+    return shown(str(path), 1000)
+
+
 def check_folder(option: str, folder: Path) -> None:
     """Check that results can be written into a folder, which need not exist yet. Nothing is made.
 
@@ -62,15 +65,15 @@ def check_folder(option: str, folder: Path) -> None:
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise InputError(option, f"{shown(str(folder))} was given, but {shown(str(there))} is a file; name a folder")
+        raise InputError(option, f"{_shown(folder)} was given, but {_shown(there)} is a file; name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(option, f"{shown(str(there))} can't be written to; name another folder, or change its rights")
+        raise InputError(option, f"{_shown(there)} can't be written to; name another folder, or change its rights")
 
 
 def check_file(option: str, file: Path) -> None:
     """Check that a result can be written to a file. Raises `InputError` if it is a folder, or as `check_folder`."""
     if file.is_dir():
-        raise InputError(option, f"{shown(str(file))} is a folder; name a file")
+        raise InputError(option, f"{_shown(file)} is a folder; name a file")
     check_folder(option, file.absolute().parent)
 
 
@@ -79,9 +82,9 @@ def read_lines(option: str, file: Path) -> list[str]:
     try:
         text = file.read_text("utf-8-sig")  # Windows begins a file with a byte order mark
     except OSError as error:
-        raise InputError(option, f"{shown(str(file))} can't be read ({error.strerror}); name a text file") from None
+        raise InputError(option, f"{_shown(file)} can't be read ({error.strerror}); name a text file") from None
     except UnicodeDecodeError as error:
-        raise InputError(option, f"{shown(str(file))} is not UTF-8 ({error}); save it as UTF-8") from None
+        raise InputError(option, f"{_shown(file)} is not UTF-8 ({error}); save it as UTF-8") from None
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -100,6 +103,11 @@ def read_record(file: Path, *wanted: str) -> dict[str, Any]:
     if problem:
         raise TrainingError(f"{file}: {problem}; delete the folder that it is in, and run what wrote it again")
     return value
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message. Some libraries go on for a page."""
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager

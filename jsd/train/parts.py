@@ -16,7 +16,7 @@ from jsd.errors import InputError, WeightsError, shown
 from jsd.manifest import MANIFEST, RESTORE, read_json, verify
 from jsd.model import check_parts_match, read_part
 from jsd.tokenizer import Tokenizer
-from jsd.train.options import MAX_TOKENS
+from jsd.train.options import first_line
 from jsd.train.stages import STAGES, fresh_text_encoder, noise_schedule
 
 
@@ -47,11 +47,6 @@ def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
     if not model.is_dir():
         raise InputError("--model", f"{shown(str(model))} is no folder; name a model folder in the layout of diffusers")
     tokenizer = Tokenizer.from_folder(tokenizer_folder or model / "tokenizer")
-    if not 2 <= tokenizer.max_length <= MAX_TOKENS:
-        raise WeightsError(
-            f"{tokenizer_folder or model / 'tokenizer'}: its model_max_length is {shown(tokenizer.max_length)}; 2 to "
-            f"{MAX_TOKENS} tokens can be trained"
-        )
     if fresh:
         torch.manual_seed(0)
         with _named(model / "text_encoder" / "config.json") as config:
@@ -72,7 +67,7 @@ def _named(file: Path) -> Iterator[dict[str, Any]]:
     try:
         yield config
     except Exception as error:
-        raise WeightsError(f"{file}: can't be used ({error}); {RESTORE}") from error
+        raise WeightsError(f"{file}: can't be used ({first_line(error)}); {RESTORE}") from error
 
 
 def check_size(size: int, cell: int) -> None:

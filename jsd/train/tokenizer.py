@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import SampleError, TrainingError
-from jsd.tokenizer import Tokenizer
-from jsd.train.options import MAX_TOKENS, check_folder, number, whole
+from jsd.tokenizer import LONGEST, Tokenizer
+from jsd.train.options import check_folder, number, whole
 from jsd.train.samples import caption_of
 from jsd.train.shards import Skipped, find_shards, raw_samples
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-length",
-        type=whole(2, MAX_TOKENS),
+        type=whole(2, LONGEST),
         default=77,
         help="token ids per caption, with the end token (default: %(default)s)",
     )
