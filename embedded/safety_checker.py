@@ -59,22 +59,20 @@ def train(
     pixels = _shrink(index.images[: len(labels)])  # pictures of one concept come first
     torch.manual_seed(plan.seed)
     checker = make_checker()
-    prototypes = torch.nn.Parameter(torch.randn(len(names), CHECKER_WIDTH))
+    prototypes = torch.nn.ParameterList([torch.randn(len(names), CHECKER_WIDTH)])
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = np.where(rng.random(batch) < 0.1, rng.choice(flagged, batch), rng.integers(len(labels), size=batch))
         x, truth = _jitter(to_tensor(pixels[chosen]).to(device), rng), labels[chosen].to(device)
-        cosine = embed(checker, x) @ F.normalize(prototypes, dim=1).T
+        cosine = embed(checker, x) @ F.normalize(prototypes[0], dim=1).T
         right = (cosine.argmax(1) == truth).float().mean().item()
         return F.cross_entropy(cosine * 16, truth), {"right": right}
 
-    trained = torch.nn.ModuleList(
-        [checker.vision_model, checker.visual_projection, torch.nn.ParameterList([prototypes])]
-    )
+    trained = torch.nn.ModuleList([checker.vision_model, checker.visual_projection, prototypes])
     trainer.train("safety", trained, loss_of, plan, folder, accelerator, terms={"batch": batch})
     with torch.no_grad():
         rng = np.random.default_rng(plan.seed)
-        unit = F.normalize(prototypes, dim=1)
+        unit = F.normalize(prototypes[0], dim=1)
         parts = (to_tensor(part).to(unit.device) for part in np.split(pixels, range(200, len(pixels), 200)))
         cosine = torch.cat([(embed(checker, _jitter(part, rng)) @ unit.T).cpu() for part in parts])
         for k, name in enumerate(FLAGGED):

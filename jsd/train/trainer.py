@@ -73,17 +73,15 @@ def make_accelerator(cpu: bool = False, **settings: Any) -> Accelerator:
     A GPU is fast from NVIDIA's Ampere on, a CPU with AMX or AVX-512 BF16. With `cpu`, a GPU is not used. `settings` are
     further arguments. Raises `SettingError` if this machine can't compute in the precision that was told.
     """
-    if PRECISION not in os.environ:
-        if torch.cuda.is_available() and not cpu:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        settings["mixed_precision"] = "bf16" if fast else "no"
+    if torch.cuda.is_available() and not cpu:
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    precision = os.environ.get(PRECISION) or ("bf16" if fast else "no")
     try:
-        return Accelerator(cpu=cpu, **settings)
+        return Accelerator(mixed_precision=precision, cpu=cpu, **settings)
     except (ValueError, ImportError) as error:
-        told = shown(os.environ.get(PRECISION))
-        raise SettingError(f"accelerate's precision {told} can't be used here ({error}); try bf16 or no") from error
+        raise SettingError(f"{PRECISION}: {shown(precision)} can't be used ({error}); try bf16 or no") from error
 
 
 @contextlib.contextmanager
