@@ -23,6 +23,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
 
 from jsd.atomic import atomic_file
 from jsd.errors import InputError, SampleError, TrainingError, shown
@@ -102,8 +103,13 @@ def _train(
     plan = Plan(arguments.steps, arguments.lr, warmup=min(50, arguments.steps), ema=0.99, seed=arguments.seed)
     train_denoiser("lora", model, source, torch.tensor(parts.tokenizer("").ids), plan, work, accelerator)
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(parts.unet))
-    with atomic_file(arguments.to) as part:
-        StableDiffusionPipeline.save_lora_weights(part.parent, unet_lora_layers=layers, weight_name=part.name)
+    try:
+        with atomic_file(arguments.to) as part:
+            StableDiffusionPipeline.save_lora_weights(part.parent, unet_lora_layers=layers, weight_name=part.name)
+    except SafetensorError as error:
+        raise TrainingError(
+            f"{arguments.to}: can't be written ({error}); make room, and run the command again"
+        ) from error
     shutil.rmtree(work)
     print(f"wrote {arguments.to}; JSD_LORA={arguments.to} uses it")
 

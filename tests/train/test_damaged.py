@@ -7,6 +7,8 @@ import shutil
 import pytest
 
 from jsd import cli
+from jsd.errors import TrainingError
+from jsd.train.options import memory_explained
 from tests.train.runs import flags
 
 
@@ -66,3 +68,11 @@ def test_a_full_disk_is_named(fails, settings, tmp_path, monkeypatch):
     assert not list((tmp_path / "full").glob("stage1-*"))
     assert str(tmp_path / "model") in exported
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")])
+def test_a_memory_that_is_too_small_is_explained(error):
+    with pytest.raises(TrainingError, match="^out of memory; use less$"), memory_explained("use less"):
+        raise error
+    with pytest.raises(RuntimeError, match="^another$"), memory_explained("use less"):
+        raise RuntimeError("another")
