@@ -81,16 +81,17 @@ def start_floor() -> None:
 
 
 def draw_ours() -> None:
-    from jsd import model, sampling
+    from jsd import sampling, settings
     from jsd.request import Request
 
-    components = model.load(os.environ["JSD_WEIGHTS"])
+    components = settings.load_components()
     sampling.generate(components, Request(PROMPTS[0], num_inference_steps=2, scheduler="PNDM", seed=0))
 
 
 def draw_stock() -> None:
     import torch
-    from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
+    from bench.peer import load_pipeline
+
+    pipeline = load_pipeline(os.environ["JSD_WEIGHTS"])
     pipeline(PROMPTS[0], num_inference_steps=2, generator=torch.Generator().manual_seed(0))

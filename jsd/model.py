@@ -24,7 +24,7 @@ from jsd.manifest import MANIFEST, RESTORE, Verification, begin_verification, fi
 from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
 
-__all__ = ["PARTS", "Components", "cell_of", "find_weights", "load", "read_part"]
+__all__ = ["PARTS", "Components", "cell_of", "check_parts_match", "find_weights", "load", "read_part"]
 PARTS = {
     "text_encoder": CLIPTextModel,
     "unet": UNet2DConditionModel,
@@ -93,7 +93,7 @@ def load(
     if lora:
         merge_lora(Path(lora), models["unet"], models["text_encoder"], lora_scale)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    _check_parts_match(folder, tokenizer, models["text_encoder"].config, models["unet"].config, models["vae"].config)
+    check_parts_match(folder, tokenizer, models["text_encoder"].config, models["unet"].config, models["vae"].config)
     return Components(
         name=str(manifest.get("name", folder.name)),
         defaults=_defaults(folder, manifest, models["unet"], models["vae"]),
@@ -176,7 +176,7 @@ def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel
     return defaults
 
 
-def _check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
+def check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
     """Raise `WeightsError` if the configs of tokenizer, text encoder, UNet and VAE do not fit together."""
     latent_channels = {vae.latent_channels, unet.in_channels, unet.out_channels}
     for matches, problem in (
