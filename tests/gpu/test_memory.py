@@ -1,4 +1,4 @@
-"""Memory that runs short at each stage: calls are split, or one request fails and says what to do. The next is drawn."""
+"""Memory that runs short at each stage: calls are split, or one request fails and says what to do."""
 
 from __future__ import annotations
 
