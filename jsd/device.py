@@ -164,11 +164,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
     Its `synchronize` waits for that.
     """
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
 
 def settle(device: torch.device) -> None:

@@ -78,7 +78,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         if graphed and device.type == "cuda":
             from jsd.graphs import CudaRecorder, GraphedUNet
 
-            components.unet = GraphedUNet(components.unet, CudaRecorder())
+            components.unet = GraphedUNet(components.unet, CudaRecorder(device))
             facts.append("CUDA graphs")
         print(", ".join(facts), flush=True)
         return components

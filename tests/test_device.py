@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -159,6 +160,12 @@ def test_a_released_error_holds_no_tensors():
     assert held[0]() is not None
     assert released(caught) is caught
     assert held[0]() is None
+
+
+def test_a_mark_is_set_on_the_models_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda where: SimpleNamespace(record_event=lambda: str(where)))
+    assert device.mark(torch.device("cuda", 1)) == "cuda:1"
+    assert device.mark(torch.device("cpu")) is None
 
 
 def test_only_an_accelerators_own_error_means_that_it_is_lost():

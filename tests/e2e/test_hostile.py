@@ -9,6 +9,7 @@ import threading
 import pytest
 from PIL import Image
 
+from tests.alike import assert_same
 from tests.e2e.conftest import SMALL, metadata_of
 from tests.server import Server, as_uri, to_uri
 
@@ -132,7 +133,7 @@ def test_an_odd_prompt_is_only_text(server, prompt):
 @pytest.mark.parametrize(("one", "other"), [("ﾈｺ", "ネコ"), ("Ｆｕｊｉ　１", "fuji 1"), ("CAT", "cat")])
 def test_width_and_case_of_characters_make_no_difference(server, one, other):
     first, second = (server.draw(**SMALL | {"prompt": prompt})[0] for prompt in (one, other))
-    assert first.tobytes() == second.tobytes()
+    assert_same(first, second)
 
 
 def test_a_control_character_never_reaches_the_log(server):
