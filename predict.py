@@ -162,8 +162,6 @@ class Predictor(BasePredictor):
             pictures = {name: images.read_input(name, file) for name, file in files.items()}
             return self.engine.resolve(make_request(**pictures))
 
-        if not files:
-            return resolve()
         return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
 
     def _save(self, result: Result) -> list[Path]:

@@ -68,11 +68,7 @@ def start_stock() -> None:
 
 def start_floor() -> None:
     """Do the least that a start can do: import the libraries, and read every byte of the weights once."""
-    import jsd.model
-    import jsd.schedulers
-    import jsd.watermark
 
-    jsd.watermark.package()
     buffer = bytearray(1 << 24)
     for path in Path(os.environ["JSD_WEIGHTS"]).rglob("*.safetensors"):
         with path.open("rb", buffering=0) as file:

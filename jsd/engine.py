@@ -5,7 +5,7 @@
         future.result().images[0].save("out.png")
 
 The loop of the thread admits requests from the queue, makes one denoising step, and decodes a few finished pictures. So
-no request waits for all the pictures of another one. The watermark needs no model and is written on a second thread.
+no request waits for all the pictures of another one. A second thread fetches finished pictures from the device.
 `future.cancel()` works until the future has ended, and frees the request's share of the UNet's batch before the next
 step. The engine is a plain thread because Cog may run `setup` and `predict` on different event loops.
 """
@@ -100,7 +100,7 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """The number of requests being denoised or decoded. A request that only lacks its watermark is not counted."""
+        """The number of requests being denoised or decoded."""
         return len(self._batch.tickets)
 
     @property
@@ -109,7 +109,7 @@ class Engine:
         return self._batch.undecoded
 
     def close(self) -> None:
-        """Cancel all requests that are not decoded yet. Waits for the current step and for watermarks under way."""
+        """Cancel all requests that are not decoded yet. Waits for the current step and for finished pictures."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -166,7 +166,7 @@ class Engine:
         return True
 
     def _seal(self, ticket: Ticket) -> None:
-        """Write the watermark into the pictures of a request and set its future's result. Runs on the second thread."""
+        """Fetch the pictures of a request and set its future's result. Runs on the second thread."""
         try:
             ticket.settle(None if ticket.future.cancelled() else sampling.seal(self.components, ticket.job))
         except Exception as error:  # noqa: BLE001 - it belongs to this request

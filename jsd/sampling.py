@@ -2,7 +2,7 @@
 
 `prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
 may differ in timestep, sampler and guidance, but not in latent size. `generate` runs the loop for one request. On a GPU
-a step only queues work: its numbers lie there since `prepare`, and it waits for the step before it at most.
+a step only queues work, whose numbers lie there since `prepare`. The CPU runs at most one step ahead.
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
 """
@@ -93,6 +93,17 @@ def step(components: Components, jobs: Sequence[Job], max_rows: int | None = Non
 
     No job may be finished, and all must have the same latent size. If this fails, no job has changed.
     """
+    generators = [generator for job in jobs if job.schedule.noise[job.done] for generator in job.generators]
+    before = [generator.get_state() for generator in generators]
+    try:
+        _step(components, jobs, max_rows)
+    except BaseException:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        raise
+
+
+def _step(components: Components, jobs: Sequence[Job], max_rows: int | None) -> None:
     jobs = sorted(jobs, key=lambda job: not job.guided[job.done])  # so that the pictures with guidance come first
     pictures = [len(job.state) for job in jobs]
     state = torch.cat([job.state for job in jobs])

@@ -44,8 +44,7 @@ def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> En
 def load_components(folder: str | Path | None = None) -> Components:
     """Load the model that the environment chooses, or the one in `folder`. Prints a line about it.
 
-    Raises `SettingError` for a wrong setting, `WeightsError` for a bad model folder, and `MissingPackageError` if the
-    watermark can't be computed here.
+    Raises `SettingError` for a wrong setting, and `WeightsError` for a bad model folder.
     """
     with without_collector():
         return _begin_loading(folder)()

@@ -61,20 +61,6 @@ def test_a_lora_counts_that_is_merged_after_graphs_were_recorded(components, on_
     assert psnr(after, before) < 40
 
 
-def test_replaced_weights_count_after_forget(components, graphed, capsys):
-    generate(graphed, CAT)
-    graphed.unet.unet = copy.deepcopy(components.unet)
-    with torch.no_grad():
-        graphed.unet.unet.conv_out.weight *= 0.5
-    graphed.unet.forget()
-    if ON_GPU:
-        torch.cuda.empty_cache()
-    changed = replace(components, unet=graphed.unet.unet)
-    for _ in range(2):
-        assert psnr(generate(graphed, CAT).images[0], generate(changed, CAT).images[0]) >= ALIKE[components.dtype]
-    assert "no CUDA graph" not in capsys.readouterr().err
-
-
 def test_more_sizes_than_graphs_are_kept_for_draw_their_own_pictures(components):
     graphed = with_graphs(components)
     graphed.unet._most = 3
