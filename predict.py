@@ -13,7 +13,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cog
 from cog import BasePredictor, Input, Path
@@ -21,12 +21,14 @@ from cog import BasePredictor, Input, Path
 from jsd import images, settings
 from jsd.errors import InputError
 from jsd.request import Request
-from jsd.result import Result
 from serving.folders import PredictionFolders
 from serving.memory import use_heaps
 from serving.pictures import fetch
 from serving.progress import progress_line
 from serving.slots import Slots, end_server
+
+if TYPE_CHECKING:  # it imports torch, for which `settings.make_engine` prepares first
+    from jsd.result import Result
 
 
 class Predictor(BasePredictor):
@@ -165,7 +167,7 @@ class Predictor(BasePredictor):
             return resolve()
         return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
 
-    def _save(self, result: Result) -> list[Path]:
+    def _save(self, result: "Result") -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
         began = time.perf_counter()
         folder, request = self.folders.new(), result.request

@@ -139,9 +139,9 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _save(result: Result, files: list[Path]) -> None:
-    """Write each picture to its file. Raises `OSError`, which names what is written, and the seed of the one that is not.
+    """Write each picture to its file. What is written stays, also when the disk is full: it has taken its time.
 
-    What is written stays, also when the disk is full: each picture has taken its time.
+    Raises `OSError`, which names what is written, and the seed of the first picture that is not.
     """
     from jsd import images
 

@@ -1,4 +1,4 @@
-"""A disk that has no room for all pictures of a request: the server keeps none of them, the command line what it wrote."""
+"""A disk without room for all pictures of a request: the server keeps none, the command line what it has written."""
 
 from __future__ import annotations
 
