@@ -11,9 +11,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import cog
 from cog import BasePredictor, Input, Path
@@ -21,12 +21,14 @@ from cog import BasePredictor, Input, Path
 from jsd import images, settings
 from jsd.errors import InputError
 from jsd.request import Request
-from jsd.result import Result
 from serving.folders import PredictionFolders
 from serving.memory import use_heaps
 from serving.pictures import fetch
 from serving.progress import progress_line
 from serving.slots import Slots, end_server
+
+if TYPE_CHECKING:  # it imports torch, for which `settings.make_engine` prepares first
+    from jsd.result import Result
 
 
 class Predictor(BasePredictor):
@@ -133,38 +135,37 @@ class Predictor(BasePredictor):
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         with self.slots.prediction(), self.folders.prediction():
-            make_request = partial(
-                Request,
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                width=width,
-                height=height,
-                num_outputs=num_outputs,
-                num_inference_steps=steps if num_inference_steps is None else num_inference_steps,
-                guidance_scale=guidance_scale,
-                scheduler=scheduler,
-                seed=seed,
-                output_format=output_format,
-                output_quality=output_quality,
-                prompt_strength=prompt_strength,
-            )
-            request = await self._with_pictures(make_request, {"image": image, "mask": mask})
+            inputs = {
+                "prompt": prompt,
+                "negative_prompt": negative_prompt,
+                "width": width,
+                "height": height,
+                "num_outputs": num_outputs,
+                "num_inference_steps": steps if num_inference_steps is None else num_inference_steps,
+                "guidance_scale": guidance_scale,
+                "scheduler": scheduler,
+                "seed": seed,
+                "output_format": output_format,
+                "output_quality": output_quality,
+                "prompt_strength": prompt_strength,
+            }
+            request = await self._with_pictures(inputs, {"image": image, "mask": mask})
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
             result = await asyncio.wrap_future(self.engine.submit(request, progress_line()))
             save = partial(contextvars.copy_context().run, self._save, result)  # the log and metrics are by context
             return await asyncio.get_running_loop().run_in_executor(self.writers, save)
 
-    async def _with_pictures(self, make_request: Callable[..., Request], uris: dict[str, str | None]) -> Request:
+    async def _with_pictures(self, inputs: dict[str, Any], uris: dict[str, str | None]) -> Request:
         """Fetch the pictures, and return the resolved request with them. "" means none. Raises `InputError`."""
         files = {name: io.BytesIO(await fetch(name, uri, self.addresses)) for name, uri in uris.items() if uri}
 
         def resolve() -> Request:
             pictures = {name: images.read_input(name, file) for name, file in files.items()}
-            return self.engine.resolve(make_request(**pictures))
+            return self.engine.resolve(Request.from_dict(inputs | pictures))
 
         return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
 
-    def _save(self, result: Result) -> list[Path]:
+    def _save(self, result: "Result") -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
         began = time.perf_counter()
         folder, request = self.folders.new(), result.request

@@ -12,6 +12,7 @@ from jsd.request import Request
 NAMES = [field.name for field in fields(Request)]
 OTHER_NAMES = {"steps": "num_inference_steps"}
 PICTURES = ("image", "mask")
+TEXTS = ("prompt", "negative_prompt")
 
 
 def integer(text: str) -> int:
@@ -38,7 +39,10 @@ NUMBERS = {
 
 
 def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
-    """Parse `name=value` strings into a dict of arguments for `Request`, and open pictures. Raises `InputError`."""
+    """Parse `name=value` strings into a dict of arguments for `Request`, and open pictures. Raises `InputError`.
+
+    `name=null` is left out, as it means the default. In a prompt it is the word.
+    """
     values: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -49,6 +53,8 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
             raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(NAMES)}")
         if name in values:
             raise InputError(name, "given twice")
+        if text == "null" and name not in TEXTS:
+            continue
         if name in PICTURES:
             values[name] = _picture(name, text)
         else:
@@ -72,4 +78,4 @@ def _number(name: str, text: str) -> float:
         return NUMBERS[name](text)
     except ValueError:
         wanted = {integer: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
-        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None
+        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted, or null for the default") from None

@@ -139,7 +139,10 @@ class Request:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
-        """Make a request from a mapping, e.g. from parsed JSON. Raises `InputError`, which names unknown keys."""
+        """Make a request from a mapping, e.g. from parsed JSON. `None` means the default, for every input but `prompt`.
+
+        Raises `InputError`, which names unknown keys.
+        """
         if not isinstance(values, Mapping):
             raise InputError("input", f"a mapping of names to values is wanted, {shown(values)} was given")
         allowed = [f.name for f in fields(cls)]
@@ -147,9 +150,10 @@ class Request:
         if unknown:
             names = ", ".join(shown(key) for key in unknown[:5])
             raise InputError("input", f"there is no input called {names}; the inputs are {', '.join(allowed)}")
-        if "prompt" not in values:
+        given = {name: value for name, value in values.items() if value is not None}
+        if "prompt" not in given:
             raise InputError("prompt", "missing; every request needs one")
-        return cls(**values)
+        return cls(**given)
 
     @property
     def rows(self) -> int:

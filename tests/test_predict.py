@@ -162,6 +162,13 @@ def test_an_empty_string_is_no_picture(predictor):
     assert len(draw(predictor, prompt="猫", image="", mask="")) == 1
 
 
+def test_null_means_the_default(predictor):
+    """Cog's server lets none through where it has the inputs' schema."""
+    nulls = dict.fromkeys(defaults())
+    (path,) = draw(predictor, **nulls | {"prompt": "猫"})
+    assert path.suffix == ".png"
+
+
 def test_addresses_of_pictures_can_be_switched_off(predictor):
     predictor.addresses = False
     with pytest.raises(errors.InputError, match="image: this server fetches no addresses .*JSD_INPUT_URLS=off"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -121,7 +123,12 @@ def test_unknown_inputs_are_named():
         Request.from_dict({"prompt": "猫", "steps": 5, "sampler": "DDIM"})
 
 
-@pytest.mark.parametrize("values", [{}, {"seed": 1}, ["prompt"], None, "猫"], ids=str)
+def test_null_means_the_default_for_every_input_of_a_mapping():
+    nulls = dict.fromkeys(field.name for field in fields(Request))
+    assert Request.from_dict(nulls | {"prompt": "猫"}) == Request("猫")
+
+
+@pytest.mark.parametrize("values", [{}, {"seed": 1}, {"prompt": None}, ["prompt"], None, "猫"], ids=str)
 def test_a_request_needs_a_mapping_with_a_prompt(values):
     with pytest.raises(InputError):
         Request.from_dict(values)

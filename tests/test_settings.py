@@ -1,5 +1,6 @@
 """The settings in the environment are followed, and a wrong one is refused by name."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from jsd import settings
 from jsd.errors import SettingError, WeightsError
+from tests.server import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,17 @@ def test_the_largest_batch_is_a_setting(monkeypatch):
     monkeypatch.setenv("JSD_MAX_BATCH", "3")
     with settings.make_engine() as engine:
         assert engine.max_batch_rows == 3
+
+
+@pytest.mark.parametrize(("own", "spins"), [({}, False), ({"OMP_WAIT_POLICY": "ACTIVE"}, True)])
+def test_no_thread_spins_while_it_waits_unless_the_user_wants_it(own, spins):
+    """torch's OpenMP library says what it has read when it is loaded, which has to be after the setting is made."""
+    code = "import jsd.cli, predict\ntry: predict.settings.make_engine()\nexcept ValueError: import torch"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    environment |= {"OMP_DISPLAY_ENV": "verbose", "JSD_WEIGHTS": "/nowhere"} | own
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "GOMP_SPINCOUNT = " in done.stderr
+    assert ("GOMP_SPINCOUNT = '0'" not in done.stderr) == spins
 
 
 @pytest.mark.parametrize(("value", "compiled"), [("1", True), ("on", True), ("0", False), ("", False)])
