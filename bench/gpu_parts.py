@@ -72,7 +72,7 @@ def plain(folder: Path, plan: Plan) -> None:
 
 
 def compiled(folder: Path, plan: Plan) -> None:
-    """Ours with JSD_COMPILE, and stock diffusers with what its guides advise: channels_last, a UNet compiled to graphs."""
+    """Ours with JSD_COMPILE, and stock diffusers as guides advise: channels_last, and the UNet compiled to graphs."""
     os.environ["JSD_COMPILE"] = "on"
     began = time.perf_counter()
     components = settings.load_components(folder)
