@@ -18,7 +18,7 @@ from tests.fakes import psnr
 from tests.gpu.conftest import ALIKE, DEVICE, ON_GPU, with_graphs
 
 # How far predictions may differ, as a share of the largest: the number of bits of a value, and some sums.
-CLOSE = {torch.float32: 1e-5, torch.float16: 1e-2}
+CLOSE = {torch.float32: 1e-4, torch.float16: 1e-2}
 
 
 def inputs(components, rows, side=4, seed=0):

@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     shutil.copy(ROOT / "predict.py", folder)
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JSD_DEVICE": str(DEVICE),
         "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
         "COG_MAX_CONCURRENCY": "32",
