@@ -25,6 +25,8 @@ from jsd.device import (
     run_vae,
 )
 from jsd.errors import MemoryShortError
+from jsd.graphs import GraphedUNet
+from tests.recorder import Recorder
 
 MB = 1_000_000
 SHORT = [
@@ -84,6 +86,29 @@ def test_a_gpu_too_small_for_the_measurement_gets_few_rows(components, monkeypat
     assert device.decode_batch(gpu) > device.decode_batch(components) == 1
 
 
+@pytest.mark.parametrize("graphed", [False, True])
+def test_a_gpus_rows_are_measured_after_a_call_that_warms_up(components, monkeypatch, graphed):
+    """A call takes 500 MB and 200 MB per row, decoding 650 MB, and the first call of all 3 GB more."""
+    calls, taken = [], {}
+
+    def run_unet(components, rows):
+        taken["most"] = (500 + 200 * rows + (0 if calls else 3000)) * MB
+        calls.append(rows)
+
+    monkeypatch.setattr(device, "run_unet", run_unet)
+    monkeypatch.setattr(device, "run_vae", lambda components: taken.update(most=650 * MB))
+    for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: taken["most"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10_000 * MB, 16_000 * MB))
+    gpu = replace(components, device=torch.device("cuda"))
+    if graphed:
+        gpu.unet = GraphedUNet(components.unet, Recorder())
+    assert max_batch_rows(gpu) == (11 if graphed else 29)
+    assert calls == [1, FEW, MANY]
+
+
 def test_what_fits_is_remembered_and_a_passing_shortage_is_forgotten():
     fitting, room, tried = Fitting(), 3, []
 
@@ -129,6 +154,20 @@ def test_a_call_that_does_not_fit_alone_says_what_to_do(error):
     with pytest.raises(MemoryShortError, match="take a smaller width and height") as caught:
         in_halves(call, 8)
     assert caught.value.__cause__ is error
+
+
+def test_a_gpus_cache_is_emptied_before_the_next_try(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: log.append("emptied"))
+
+    def call(count):
+        log.append(count)
+        if count > 2:
+            raise SHORT[0]
+
+    in_halves(call, 4)
+    assert log == [4, "emptied", 2]
 
 
 def test_another_error_is_raised_at_once():

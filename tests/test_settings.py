@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from jsd import settings
+from jsd import model, settings
 from jsd.errors import SettingError, WeightsError
+from jsd.graphs import GraphedUNet
 from tests.server import ROOT
 
 
@@ -30,6 +32,7 @@ def _environment(tiny_folder, monkeypatch):
         ("JSD_MAX_BATCH", "0", "JSD_MAX_BATCH: '0' was given"),
         ("JSD_MAX_BATCH", "9" * 5000, "JSD_MAX_BATCH: '9999"),
         ("JSD_COMPILE", "yes", "JSD_COMPILE: 'yes' was given; allowed are on, 1, off, 0"),
+        ("JSD_CUDA_GRAPHS", "1", "JSD_CUDA_GRAPHS: '1' was given; allowed are on, off"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(monkeypatch, load, name, value, message):
@@ -72,6 +75,16 @@ def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsy
     assert asked == ([{"dynamic": True}] if compiled else [])
     assert capsys.readouterr().out.rstrip().endswith(", compiled") == compiled
     assert components.name == "tiny"
+
+
+@pytest.mark.parametrize(("value", "graphed"), [("", True), ("on", True), ("off", False)])
+def test_a_gpu_gets_graphs_of_the_unet_if_the_setting_says_so(monkeypatch, capsys, components, value, graphed):
+    monkeypatch.setattr(torch, "empty", lambda *size, **place: None)  # of a GPU that is not here
+    monkeypatch.setattr(model, "load", lambda *arguments: replace(components, device=arguments[1]))
+    monkeypatch.setenv("JSD_DEVICE", "cuda:1")
+    monkeypatch.setenv("JSD_CUDA_GRAPHS", value)
+    assert isinstance(settings.load_components().unet, GraphedUNet) == graphed
+    assert capsys.readouterr().out.rstrip().endswith(", CUDA graphs") == graphed
 
 
 @pytest.mark.parametrize("checker", ["on", "off"])
