@@ -52,9 +52,11 @@ def load_components(folder: str | Path | None = None) -> Components:
 
 def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
     """Check the settings that need no torch, start to hash the weights, and return a function that loads the model."""
-    # OpenMP's threads sleep while they wait for each other. By default they spin: where another program uses the cores
-    # too, they take the time of the very thread they wait for (docs/speed.md). libgomp reads this when torch loads it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's threads wait for each other by spinning, for milliseconds: where another program uses the cores too, they
+    # take the time of the very thread they wait for. So they sleep sooner (docs/speed.md). libgomp reads this when
+    # torch loads it.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
