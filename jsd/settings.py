@@ -56,7 +56,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
     # take the time of the very thread they wait for. So they sleep sooner (docs/speed.md). libgomp reads this when
     # torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")

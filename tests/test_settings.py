@@ -55,7 +55,7 @@ def test_the_largest_batch_is_a_setting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("own", "count"), [({}, 1000), ({"OMP_WAIT_POLICY": "PASSIVE"}, 0), ({"GOMP_SPINCOUNT": "7"}, 7)]
+    ("own", "count"), [({}, 10000), ({"OMP_WAIT_POLICY": "PASSIVE"}, 0), ({"GOMP_SPINCOUNT": "7"}, 7)]
 )
 def test_threads_spin_briefly_while_they_wait_or_as_the_user_says(own, count):
     """torch's OpenMP library says what it has read when it is loaded, which has to be after the setting is made."""
