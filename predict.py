@@ -163,7 +163,8 @@ class Predictor(BasePredictor):
             pictures = {name: images.read_input(name, file) for name, file in files.items()}
             return self.engine.resolve(Request.from_dict(inputs | pictures))
 
-        return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
+        # It may take long, and requests without pictures don't wait for those with some.
+        return await asyncio.get_running_loop().run_in_executor(self.readers if files else None, resolve)
 
     def _save(self, result: "Result") -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""

@@ -40,4 +40,4 @@ def draw_preview(
     for t in scheduler.timesteps:
         v_prompt, v_empty = unet(torch.cat([x_t, x_t]), t, context).sample.chunk(2)
         x_t = scheduler.step(v_empty + GUIDANCE * (v_prompt - v_empty), t, x_t).prev_sample
-    sheet([Image.fromarray(picture.numpy()) for picture in to_pixels(data.latents.decode(x_t))], 160).save(file)
+    sheet([Image.fromarray(picture.cpu().numpy()) for picture in to_pixels(data.latents.decode(x_t))], 160).save(file)

@@ -12,6 +12,7 @@ from bench import gpu
 from tests.server import ROOT
 
 
+@pytest.mark.slow
 def test_it_measures_a_small_round_on_a_cpu(tiny_folder, tmp_path):
     command = [sys.executable, "-m", "bench", "gpu", "--device", "cpu", "--quick", "--only", "plain"]
     command += ["--weights", tiny_folder, "--plot", tmp_path / "plot.png"]
@@ -24,6 +25,7 @@ def test_it_measures_a_small_round_on_a_cpu(tiny_folder, tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "reason"),
     [("time.sleep(60)", "slow: ended after its time limit"), ("sys.exit(3)", "slow: failed with 3"), ("", None)],

@@ -11,6 +11,8 @@ DYING = """
 import os, signal
 from cog import BasePredictor
 
+import pytest
+
 class Predictor(BasePredictor):
     def setup(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -20,6 +22,7 @@ class Predictor(BasePredictor):
 """
 
 
+@pytest.mark.slow
 def test_a_server_whose_worker_has_died_answers_as_documented_until_the_health_check_ends_it(start, tiny_folder):
     """Without the check Cog's server would stay, and answer 409 for ever."""
     server = start(JSD_WEIGHTS=str(tiny_folder))

@@ -59,6 +59,7 @@ def test_the_report_counts_right_pictures_and_lists_failures() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     tiny_folder: Path,
     trained: Judge,

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ class Supervised:
         self.notes = folder / "notes"
         command = [*wrapper, sys.executable, "-c", START, str(self.port)]
         command += [sys.executable, "-c", FAKE, str(self.port), str(self.notes), kind]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        listens = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # even where the tests run with nohup
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
     @property
     def servers(self) -> list[int]:
