@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from tests.e2e.conftest import CAT
 from tests.server import ROOT
 
 DYING = """
 import os, signal
 from cog import BasePredictor
-
-import pytest
 
 class Predictor(BasePredictor):
     def setup(self):
