@@ -20,7 +20,7 @@ import time
 from serving import health
 
 CHECK_SECONDS = 5
-START_SECONDS = 1  # between two checks of a server that is not ready yet
+START_SECONDS = 0.2  # between two checks of a server that is not ready yet
 ILL_CHECKS = 3  # in a row, and the server is ended
 CLOSED_CHECKS = 720  # in a row with its port closed: what clients wait for is finished in an hour
 END_SECONDS = 60  # what it draws is finished in this time, else it is killed

@@ -74,9 +74,8 @@ def test_text_encoder_and_preview(devices, components, monkeypatch, tmp_path):
     tokenizer = components.tokenizer
     latents, pictures = torch.zeros(3, networks.CHANNELS, 8, 8), []
     batches = Batches(latents, np.ones(3) / 3, lambda i, rng: "猫", tokenizer)
-    monkeypatch.setattr(
-        preview, "to_pixels", lambda x: pictures.append(x.device) or torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    )
+    black = SimpleNamespace(cpu=lambda: SimpleNamespace(numpy=lambda: np.zeros((8, 8, 3), np.uint8)))
+    monkeypatch.setattr(preview, "to_pixels", lambda x: pictures.append(x.device) or [black])
     # A step of the real sampler looks up a value, and here are none.
     step = lambda self, v, t, x_t: SimpleNamespace(prev_sample=x_t + v)  # noqa: E731
     monkeypatch.setattr(preview.DDIMScheduler, "step", step)
