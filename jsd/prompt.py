@@ -18,12 +18,12 @@ from jsd.errors import InputError, shown
 from jsd.tokenizer import Tokenizer, invisible
 
 NUMBER = r"[+-]?(?:\d*\.)?\d+"
-END = r"(?=[\s,、。)\]}|]|--|$)"
+END = r"(?=[\s,、。)\]}|」』】]|--|$)"
 ADAPTERS = "lora|lyco|lycoris|locon|loha|lokr|dora|hypernet|hypernetwork|embedding|ti|wildcard"
 # Parameters without a value, and those whose value may be a word. Any name may have a number.
 FLAGS = "tile|raw|draft|fast|relax|turbo|video|hd|testp?|creative|upbeta|uplight|upanime|stealth|public|loop|niji|p"
 WORDED = "version|v|style|profile|p|sref|cref|oref|seed|sampler|motion|end"
-URLS = r"(?:\s+https?://[^\s,、]+)"
+URLS = r"(?:[\s=]+https?://[^\s,、]+)"
 
 
 def _forms(*forms: str) -> list[re.Pattern]:
@@ -140,7 +140,7 @@ def _cut(text: str, form: re.Pattern, removed: list[str]) -> str:
 def _unwrap(text: str, removed: list[str]) -> str:
     """Return `text` without the brackets that are syntax, and without the numbers and choices in them.
 
-    Round ones are if they are doubled or have a weight, square and curly ones if there are words in them.
+    Round ones are syntax if they are doubled or have a weight, square and curly ones if they hold words.
     """
     folded = _fold(text)
     pairs: dict[int, int] = {}  # where brackets open: where they close, the inner ones first
