@@ -52,7 +52,7 @@ class Predictor(BasePredictor):
         self,
         prompt: str = Input(
             default="サラリーマン 油絵",
-            description="What the picture shows, in Japanese, e.g. 猫の肖像画 油絵. Weights have no effect.",
+            description="What the picture shows, in Japanese, e.g. 猫の油絵. Weights such as (猫:1.3) are ignored.",
             min_length=1,
             max_length=2000,
         ),

@@ -46,10 +46,11 @@ SCHEDULER_NAMES = (
 
 Progress = Callable[[int, int], None]  # called with (UNet calls done, UNet calls in total)
 
-# A prompt that consists of invisible characters asks for nothing. BLANKS are Hangul fillers and the blank Braille cell.
-# Unassigned characters count as visible, because they may be emoji that this Python does not know yet.
+# A prompt that consists of invisible characters asks for nothing. BLANKS are Hangul fillers, the blank Braille cell,
+# and the placeholder of a picture that was copied with its text. Unassigned characters count as visible, because they
+# may be emoji that this Python does not know yet.
 INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me")
-BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0\ufffc"
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
     ("inputs", "message"),
     [
         ({"prompt": "\u3000"}, "prompt: .* blank"),
+        ({"prompt": "--ar 16:9"}, "prompt: .*syntax of other tools: '--ar 16:9'"),
         ({"width": 100}, "width: 100 .* multiples of 16"),
         ({"seed": 2**53}, "seed: .* leave seed out"),
         ({"steps": 1.5}, "num_inference_steps: an integer is wanted, 1.5 was given"),

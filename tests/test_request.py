@@ -14,7 +14,7 @@ DEFAULTS = Defaults(width=256, height=512, num_inference_steps=8, guidance_scale
 
 BAD = [
     ("prompt", ""),
-    ("prompt", " \n\u3000\u200d"),
+    ("prompt", " \n\u3000\u200d\ufffc"),
     ("prompt", "あ" * (MAX_PROMPT + 1)),
     ("prompt", "猫\0"),
     ("prompt", "\ud800"),

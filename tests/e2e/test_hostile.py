@@ -68,6 +68,7 @@ def test_null_is_refused_by_name(server, name):
     [
         ({"prompt": " \u3000\n"}, "prompt: "),
         ({"prompt": "猫\0犬"}, "prompt: "),
+        ({"prompt": "--ar 16:9"}, "prompt: it was all syntax"),
         ({"width": 513}, "width: 513 was given"),
         ({"seed": 2**53 - 1, "num_outputs": 2}, "seed: "),
         ({"image": "data:image/png;base64,AAAA"}, "image: not a png, jpeg or webp file"),
