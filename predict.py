@@ -74,7 +74,7 @@ class Predictor(BasePredictor):
         ),
         width: int | None = Input(
             default=None,
-            description="Width in pixels, a multiple of the model's latent cell. Left out: as suits model and image.",
+            description="Width in pixels, a multiple of the model's latent cell. Left out: the model and image decide.",
             ge=64,
             le=1024,
         ),

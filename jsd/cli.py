@@ -165,7 +165,7 @@ def _take_format(values: dict[str, object], path: Path) -> None:
         wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"
         raise InputError("-o", f"{shown(path.name)} was given; {wanted}")
     given = values.setdefault("output_format", suffix)
-    if FORMAT_NAMES.get(given, given) != suffix:
+    if FORMAT_NAMES.get(given.lower(), given.lower()) != suffix:
         raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
 
 

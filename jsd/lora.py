@@ -7,6 +7,7 @@ diffusers could read them too, but importing peft takes a second, and both skip 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 LARGEST = 2 << 30  # bytes of a file
-# A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha
-KEY = re.compile(r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)\.weight|(?:B|up)\.(bias))|\.(alpha))")
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # in a folder of diffusers, of peft
+# A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha.
+# In peft's own state dict, the name of the adapter comes before "weight".
+KEY = re.compile(
+    r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)(?:\.\w+)?\.weight|(?:B|up)(?:\.\w+)?\.(bias))|\.(alpha))"
+)
 ROLES = {"A": "down", "B": "up"}
 # How layers' names begin in a file, without punctuation, and here. Old files name no part. Then it is the UNet.
 PREFIXES = (("", ""), ("lora_unet_", "unet_"), ("lora_te_", "text_encoder_"), ("lora_te1_", "text_encoder_"))
@@ -48,7 +53,7 @@ ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model f
 
 
 def merge_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0) -> None:
-    """Add the adapter in `file`, times `scale`, to the weights of a model, in place.
+    """Add the adapter in `file` (see `read_lora`), times `scale`, to the weights of a model, in place.
 
     Raises `WeightsError`, which names the file, like `read_lora` and `add_lora`.
     """
@@ -60,6 +65,8 @@ def merge_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextMod
 
 def read_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Changes:
     """Read an adapter for a model, and return it as two float32 matrices by the name of each weight that it changes.
+
+    `file` may be a folder that diffusers or peft saved (FILES).
 
     Their product (rows, rank) @ (rank, columns) is the change of "unet.NAME" or "text_encoder.NAME": (alpha / rank) B A
     (Hu et al., sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1.
@@ -107,8 +114,15 @@ def add_lora(
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of a file, and the settings of peft that diffusers stores in it, and peft beside it."""
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise WeightsError("no such .safetensors file; other formats are not read")
+    if file.is_dir():
+        found = [file / name for name in FILES if (file / name).is_file()]
+        if not found:
+            raise WeightsError(f"a folder without {' or '.join(FILES)}; name the file itself")
+        file = found[0]
+    if not file.is_file():
+        raise WeightsError("no such file or folder")
+    if file.suffix.lower() != ".safetensors":
+        raise WeightsError(f"a {shown(file.suffix)} file; only .safetensors files are read")
     if file.stat().st_size > LARGEST:
         raise WeightsError(f"{file.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
     try:
@@ -196,11 +210,26 @@ def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str
     value, root = own.get("lora_alpha", rank), own.get("use_rslora")
     patterns = own.get("alpha_pattern")
     for pattern, number in patterns.items() if isinstance(patterns, dict) else ():
-        # peft takes regular expressions. diffusers writes names of layers, and only these are read.
-        if f".{layer}".endswith(f".{pattern.removeprefix('^')}") or pattern.endswith(f".{layer}"):
+        # In some versions of transformers, the names of the text encoder's layers begin so.
+        if _pattern(pattern).match(layer) or _pattern(pattern).match(f"text_model.{layer}"):
             value = number
+            break
     if alpha is not None:
         value, root = (alpha.item() if alpha.numel() == 1 else alpha.tolist()), False
     if not isinstance(value, int | float) or not abs(value) < 1e30:
         raise WeightsError(f"{name}: an alpha of {shown(value)}; a number is wanted")
     return value / (math.sqrt(rank) if root else rank)
+
+
+@functools.lru_cache(4096)
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compile a key of `alpha_pattern`, a regular expression for the end of a layer's name, as peft reads it.
+
+    Raises `WeightsError` for a wrong one, and for one that might take forever.
+    """
+    try:
+        if re.search(r"\)[*+{]", text) or len(re.findall(r"[*+{]", text)) > 4 or len(re.findall(r"[?|]", text)) > 12:
+            raise re.error("it repeats too much")
+        return re.compile(rf"(.*\.)?({text})$")
+    except re.error as error:
+        raise WeightsError(f"alpha_pattern: {shown(text)} is refused ({error}); write out names of layers") from None

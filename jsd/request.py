@@ -124,6 +124,8 @@ class Request:
         if self.seed is not None:
             # The seed of the last picture must be allowed as well.
             take("seed", integer("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, SEED_HINT))
+        if isinstance(self.output_format, str):
+            take("output_format", self.output_format.lower())
         check_choice("output_format", self.output_format, (*OUTPUT_FORMATS, *FORMAT_NAMES))
         take("output_format", FORMAT_NAMES.get(self.output_format, self.output_format))
         take("output_quality", integer("output_quality", self.output_quality, 1, 100))

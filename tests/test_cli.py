@@ -90,7 +90,7 @@ def test_a_size_far_from_the_models_own_is_drawn_with_a_note(run):
 def test_the_suffix_of_the_output_chooses_the_format(run):
     assert run("generate", "-p", "猫", "-o", "out.jpeg")[0] == 0
     assert Image.open("out.jpeg").format == "JPEG"
-    assert run("generate", "-p", "猫", "-o", "out.jpg", "-i", "output_format=jpeg")[0] == 0
+    assert run("generate", "-p", "猫", "-o", "out.jpg", "-i", "output_format=JPEG")[0] == 0
     assert Image.open("out.jpg").format == "JPEG"
     assert run("generate", "-p", "猫", "-i", "output_format=jpeg")[0] == 0
     assert Image.open("output.jpg").format == "JPEG"

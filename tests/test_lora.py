@@ -61,6 +61,14 @@ def test_keys_without_the_name_of_a_part_belong_to_the_unet(tmp_path, plain):
     assert torch.allclose(change(plain, file, name), b @ a, atol=1e-5)
 
 
+def test_keys_may_name_the_adapter_and_a_file_may_end_in_capitals(tmp_path, plain):
+    """In peft's own state dict, keys have the adapter's name."""
+    keys = {key.replace(".weight", ".default.weight"): value for key, value in LAYOUTS["peft"](plain).items()}
+    file, name = write(tmp_path / "A.SAFETENSORS", keys), ATTENTION[0]
+    a, b = matrices(plain.unet, name)
+    assert torch.allclose(change(plain, file, name), b @ a, atol=1e-5)
+
+
 def test_every_layer_has_its_own_rank_and_alpha(tmp_path, plain):
     """Stock diffusers applies the most frequent alpha to attentions and to the text encoder."""
     tensors = {}
@@ -98,7 +106,13 @@ def tuned(plain_folder, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"use_rslora": True}, {"alpha_pattern": {ATTENTION[0]: 1}, "rank_pattern": {ATTENTION[0]: 4}}]
+    "settings",
+    [
+        {"use_rslora": True},
+        {"alpha_pattern": {ATTENTION[0]: 1}, "rank_pattern": {ATTENTION[0]: 4}},
+        {"alpha_pattern": {".*attn[12].*": 2, "to_q": 3}, "rank_pattern": {r".*\.to_(q|v)": 4}},
+        {"alpha_pattern": {"attn2": 2, "^to_q": 3}},
+    ],
 )
 def test_the_settings_that_diffusers_stores_are_followed(settings, tiny_folder, tmp_path, plain):
     unet = tuned(tiny_folder, **settings)
@@ -118,7 +132,7 @@ def test_what_peft_itself_saves_is_read_with_the_config_beside_it(tiny_folder, t
     )
     theirs = peft.get_peft_model(model.load(tiny_folder).text_encoder, config)
     theirs.save_pretrained(tmp_path)
-    ours = model.load(tiny_folder, lora=tmp_path / "adapter_model.safetensors").text_encoder
+    ours = model.load(tiny_folder, lora=tmp_path).text_encoder
     merged = theirs.merge_and_unload().state_dict()
     assert all(torch.allclose(value, merged[name], atol=1e-5) for name, value in ours.state_dict().items())
     assert not torch.equal(merged[f"{TEXT[0]}.bias"], plain.text_encoder.get_parameter(f"{TEXT[0]}.bias"))

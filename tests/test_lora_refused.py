@@ -79,6 +79,8 @@ def test_a_tensor_that_is_broken_or_does_not_fit_is_named(role, value, message, 
         ('{"unet.lora_alpha": "many"}', "an alpha of 'many'; a number is wanted"),
         ('{"unet.lora_alpha": Infinity}', "an alpha of inf; a number is wanted"),
         ('{"unet.init_lora_weights": "pissa"}', "made with pissa, which changes the model too"),
+        ('{"unet.alpha_pattern": {"attn2(": 2}}', "alpha_pattern: 'attn2\\(' is refused .*; write out names of layers"),
+        ('{"unet.alpha_pattern": {"(.*)*x": 2}}', "alpha_pattern: .* is refused \\(it repeats too much"),
         ("[1]", "can't be read"),
         ("[" * 100_000, "can't be read"),
     ],
@@ -97,8 +99,12 @@ def test_only_safetensors_files_of_a_sensible_size_are_read(plain, tmp_path):
     torch.save({"x": Trap(tmp_path / "trap")}, pickle)
     for file, message in (
         (large, "3.2 GB; an adapter has 2.1 GB at most"),
-        (pickle, "no such .safetensors file; other formats are not read"),
-        (tmp_path / "none.safetensors", "no such .safetensors file"),
+        (pickle, "a '.bin' file; only .safetensors files are read"),
+        (tmp_path / "none.safetensors", "no such file or folder"),
+        (
+            tmp_path,
+            "a folder without pytorch_lora_weights.safetensors or adapter_model.safetensors; name the file itself",
+        ),
         (write(tmp_path / "empty.safetensors", {}), "holds no tensors"),
     ):
         with pytest.raises(WeightsError, match=f"{file}: {message}"):

@@ -115,7 +115,8 @@ def test_a_seed_outside_the_limits_is_refused_with_the_reason_and_what_to_do():
 
 
 def test_jpeg_is_another_name_of_jpg():
-    assert Request("猫", output_format="jpeg").output_format == "jpg"
+    for name in ("jpeg", "JPEG", "JPG"):
+        assert Request("猫", output_format=name).output_format == "jpg"
 
 
 def test_unknown_inputs_are_named():

@@ -67,6 +67,13 @@ def test_every_script_runs_python_where_no_file_of_the_caller_is_imported(name, 
     assert safe or folder == str(project)
 
 
+def test_a_link_to_a_script_runs_it(caller, project):
+    (caller / "draw").symlink_to(project / "script" / "predict")
+    done = run(["./draw"], caller)
+    assert done.returncode == 0, done.stderr
+    assert f"path={project}" in done.stdout
+
+
 def test_a_server_takes_relative_paths_from_where_it_was_called(caller, project):
     done = run([project / "script" / "serve"], caller, JSD_WEIGHTS="mine", JSD_LORA="../a.safetensors")
     assert f"weights={caller}/mine\nlora={caller}/../a.safetensors\n" in done.stdout
