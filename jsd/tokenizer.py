@@ -17,7 +17,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
@@ -116,7 +115,7 @@ class Tokenizer:
         """Return the `Tokens` of a text. Tokens after the first `max_length - 1` are cut off and counted."""
         pieces = self._split(text)
         ids = self._ids(pieces)
-        unknown = "".join(piece.surface for piece in pieces if piece.id == self.pieces.unk_id())
+        unknown = "".join(surface for i, surface in pieces if i == self.pieces.unk_id())
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
         return Tokens([*kept, self.eos_id, *padding], len(kept), len(ids) - len(kept), unknown)
@@ -130,13 +129,15 @@ class Tokenizer:
             return text
         return LENGTHENING.sub(lambda m: "".join(c if self._knows(c) else "ー" for c in m[0]), text)
 
-    def _split(self, text: str) -> Sequence[Any]:
-        """Return the sentencepiece pieces of a text, each with `id` and `surface`, its part of the text."""
+    def _split(self, text: str) -> list[tuple[int, str]]:
+        """Return the sentencepiece pieces of a text, each as its id and its part of the text."""
         text = self.mend(text)
-        return self.pieces.encode(text.lower() if self.do_lower_case else text, return_type="proto").pieces
+        text = text.lower() if self.do_lower_case else text
+        found = self.pieces.encode(text, return_type="offset_mapping")  # "proto" needs the package protobuf
+        return [(i, text[begin:end]) for i, (begin, end) in zip(found["ids"], found["offsets"], strict=True)]
 
-    def _ids(self, pieces: Sequence[Any]) -> list[int]:
-        return [i for piece in pieces for i in self._spelled.get(piece.id, [piece.id])]
+    def _ids(self, pieces: Sequence[tuple[int, str]]) -> list[int]:
+        return [i for piece, _ in pieces for i in self._spelled.get(piece, [piece])]
 
     def _knows(self, character: str) -> bool:
         """Whether the vocabulary has a character, as NFKC writes it. (Sentencepiece reads some others as spaces.)"""

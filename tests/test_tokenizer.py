@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from transformers import T5Tokenizer
@@ -145,6 +147,15 @@ def test_the_stock_tokenizer_gives_the_same_ids(tokenizer, tiny_folder, text):
     stock = T5Tokenizer.from_pretrained(tiny_folder / "tokenizer", local_files_only=True)
     ids = stock(text, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids
     assert ids == tokenizer(text).ids
+
+
+def test_protobuf_is_not_needed(tiny_folder):
+    """It is no package of the container."""
+    code = "import sys; sys.modules['google.protobuf'] = None; from jsd.tokenizer import Tokenizer; "
+    code += "print(Tokenizer.from_folder(sys.argv[1])('猫 浮').unknown)"
+    command = [sys.executable, "-c", code, str(tiny_folder / "tokenizer")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "浮\n", done.stderr
 
 
 @pytest.mark.parametrize("spoil", ["spiece.model", "tokenizer_config.json"])
