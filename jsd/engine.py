@@ -25,7 +25,6 @@ from jsd.errors import EngineLostError, QueueFullError
 from jsd.model import Components
 from jsd.request import Progress, Request
 from jsd.result import Result
-from jsd.source import at_size
 
 
 class Engine:
@@ -89,12 +88,12 @@ class Engine:
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
-        """Return a copy of a request with missing settings filled in and its pictures resized. Raises `InputError`.
+        """Return a copy of a request, ready to be drawn. Raises the errors of `sampling.resolve`.
 
-        `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
-        The request's schedule is made as well, which the engine then finds in the cache.
+        `submit` calls this too. It takes long for a large picture or an adapter, so a server calls it before, outside
+        its event loop. The request's schedule is made as well, which the engine then finds in the cache.
         """
-        request = at_size(request.resolve(self.components.defaults))
+        request = sampling.resolve(self.components, request)
         sampling.schedule_of(self.components, request)
         return request
 

@@ -1,8 +1,8 @@
-"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): `merge_lora` adds one to a model's weights.
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): `read_lora` reads one for a model, `add_lora` adds it to a weight.
 
-A merged adapter costs no time in sampling. The layouts of diffusers, peft, kohya and LyCORIS (LoCon) are read. They
-differ in how they write a layer's name, so names are compared without their punctuation. peft and the converters of
-diffusers could read them too, but importing peft takes a second, and both skip keys that they can't place.
+The layouts of diffusers, peft, kohya and LyCORIS (LoCon) are read. They differ in how they write a layer's name, so
+names are compared without their punctuation. peft and the converters of diffusers could read them too, but importing
+peft takes a second, and both skip keys that they can't place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from jsd.errors import WeightsError, shown
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 LARGEST = 2 << 30  # bytes of a file
+SERIAL = 1 << 15  # numbers that torch checks without OpenMP: readers must not start threads beside the engine's
 # A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha
 KEY = re.compile(r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)\.weight|(?:B|up)\.(bias))|\.(alpha))")
 ROLES = {"A": "down", "B": "up"}
@@ -43,32 +45,21 @@ OTHERS = {
     "an IP-Adapter": "ip_adapter",
     "a whole model": r"model\.diffusion_model\.",
 }
-Changes = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Change = tuple[float, torch.Tensor, torch.Tensor]  # a factor, and the matrices B (rows, rank) and A (rank, columns)
 ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
 
 
-def merge_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0) -> None:
-    """Add the adapter in `file`, times `scale`, to the weights of a model, in place.
+def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Change]:
+    """Read an adapter for a model, a file or its bytes. Returns the `Change` of each weight by the weight's name.
 
-    Raises `WeightsError`, which names the file, like `read_lora` and `add_lora`.
+    The product factor * B @ A is added to "unet.NAME" or "text_encoder.NAME". The factor is alpha / rank (Hu et al.,
+    sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1. Matrices
+    keep their type. Raises `WeightsError` if `source` is no safetensors file of at most 2 GB, if it is no LoRA, or if
+    one of its tensors is not finite or has no place in the model.
     """
-    try:
-        add_lora(read_lora(file, unet, text_encoder), unet, text_encoder, scale)
-    except WeightsError as error:
-        raise WeightsError(f"{file}: {error}") from error
-
-
-def read_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Changes:
-    """Read an adapter for a model, and return it as two float32 matrices by the name of each weight that it changes.
-
-    Their product (rows, rank) @ (rank, columns) is the change of "unet.NAME" or "text_encoder.NAME": (alpha / rank) B A
-    (Hu et al., sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1.
-    Raises `WeightsError` if `file` is no safetensors file of at most 2 GB, if it is no LoRA, or if one of its tensors
-    is not finite or has no place in the model.
-    """
-    tensors, settings = _read(file)
+    tensors, settings = _read(source)
     layers = _layers(unet, text_encoder)
-    changes: Changes = {}
+    changes: dict[str, Change] = {}
     for name, found in _sort(tensors, layers).items():
         weight, bias = layers[name].weight, layers[name].bias
         matrices = _matrices(found, weight)
@@ -76,54 +67,43 @@ def read_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextMode
             shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in found.items())
             raise WeightsError(f"{name}: {shapes} do not fit {tuple(weight.shape)}, this model's; take one made for it")
         factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings)
-        changes[f"{name}.weight"] = (factor * matrices[0], matrices[1])
+        changes[f"{name}.weight"] = (factor, *matrices)
         if "bias" in found:
-            changes[f"{name}.bias"] = (factor * found["bias"][:, None], torch.ones(1, 1))
+            changes[f"{name}.bias"] = (factor, found["bias"][:, None], torch.ones(1, 1))
     return changes
 
 
-def add_lora(
-    changes: Changes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0
-) -> dict[str, torch.Tensor]:
-    """Add what `read_lora` returned, times `scale`, to the weights of a model, in place.
-
-    Returns the weights as they were. To copy them back takes the adapter away. Raises `WeightsError`, before any weight
-    is changed, if one would not be finite in its type.
-    """
-    parts = (("unet", unet), ("text_encoder", text_encoder))
-    weights = {f"{part}.{name}": value for part, model in parts for name, value in model.named_parameters()}
-    values = {}
-    for name, (up, down) in changes.items():
-        weight = weights[name]
-        change = (up.to(weight.device) @ down.to(weight.device)).reshape(weight.shape)
-        values[name] = (weight.detach().float() + scale * change).to(weight.dtype)
-        if not values[name].isfinite().all():
-            raise WeightsError(f"{name}: not finite in {weight.dtype} with this adapter; lower its scale")
-    for name, value in values.items():
-        values[name] = weights[name].detach().clone()
-        weights[name].data.copy_(value)
-    return values
+def add_lora(weight: torch.Tensor, change: Change, scale: float = 1.0) -> torch.Tensor:
+    """Return a copy of a weight to which a change is added, times `scale`. It is computed in float32."""
+    factor, *matrices = change
+    up, down = (matrix.to(weight.device, torch.float32) for matrix in matrices)
+    rows = weight.detach().float().reshape(len(weight), -1)
+    return torch.addmm(rows, up, down, alpha=scale * factor).reshape(weight.shape).to(weight.dtype)
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of a file, and the settings of peft that diffusers stores in it, and peft beside it."""
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise WeightsError("no such .safetensors file; other formats are not read")
-    if file.stat().st_size > LARGEST:
-        raise WeightsError(f"{file.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
+    if isinstance(source, Path):
+        if source.suffix != ".safetensors" or not source.is_file():
+            raise WeightsError("no such .safetensors file; other formats are not read")
+        if source.stat().st_size > LARGEST:
+            raise WeightsError(f"{source.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
     try:
-        with safe_open(file, "pt") as data:
-            tensors = {key: data.get_tensor(key) for key in data.keys()}  # noqa: SIM118
-            settings = (data.metadata() or {}).get("lora_adapter_metadata", "{}")
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        settings = header.get("__metadata__", {}).get("lora_adapter_metadata", "{}")
         for kind, pattern in OTHERS.items():
             if key := next(filter(re.compile(pattern).search, tensors), None):
                 raise WeightsError(f"{shown(key, 120)} belongs to {kind}, which can't be merged; {ADVICE}")
         if any(key.startswith("base_model.model.") for key in tensors):
-            settings = file.with_name("adapter_config.json").read_text("utf-8")
+            if isinstance(source, bytes):
+                raise WeightsError("saved by peft, whose adapter_config.json is not in the file; save it with diffusers")
+            settings = source.with_name("adapter_config.json").read_text("utf-8")
         return tensors, dict(json.loads(settings))
     except WeightsError:
         raise
-    except (OSError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         raise WeightsError(f"can't be read as an adapter ({error})") from error
 
 
@@ -135,7 +115,7 @@ def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str
 
 
 def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors in float32 by their layer and their role: down, up, and perhaps mid, alpha, bias.
+    """Return the tensors by their layer and their role: down, up, and perhaps mid, alpha, bias.
 
     Raises `WeightsError` for a key with no place in `layers`, and for a layer without down or up.
     """
@@ -157,8 +137,8 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
             raise WeightsError(f"{shown(key, 120)} has no place in this model; take an adapter that was made for it")
         if role in found.setdefault(name, {}):
             raise WeightsError(f"{shown(key, 120)}: the file has {role} of {name} twice; save the adapter again")
-        found[name][role] = tensor.float()
-        if not found[name][role].isfinite().all():
+        found[name][role] = tensor
+        if not all(part.float().isfinite().all() for part in tensor.flatten().split(SERIAL)):
             raise WeightsError(f"{shown(key, 120)} holds numbers that are not finite; the adapter is broken")
     for name, tensors in found.items():
         if not {"down", "up"} <= tensors.keys():
@@ -179,7 +159,7 @@ def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[tor
     if mid is not None:
         if mid.ndim != 4 or mid.shape[1] != len(down):
             return None
-        down = torch.einsum("rshw,si->rihw", mid, down.flatten(1))
+        down = torch.einsum("rshw,si->rihw", mid.float(), down.flatten(1).float())
     up, columns = up.flatten(1), down.flatten(1)
     fits = up.shape == (len(weight), len(down)) and down.shape[1] == weight.shape[1] and len(down) > 0
     return (up, columns) if fits and columns.shape[1] == weight[0].numel() else None

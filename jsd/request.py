@@ -10,7 +10,7 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from jsd.adapters import Adapter
 
 MAX_PROMPT = 2000  # characters
 MIN_SIZE, MAX_SIZE = 64, 1024  # pixels a side
@@ -29,6 +31,8 @@ MAX_OUTPUTS = 8
 MAX_SEED = 2**53 - 1  # JavaScript, jq and spreadsheets round larger integers
 SEED_HINT = ", because many programs round larger ones; leave seed out for a random one"
 PROMPT_STRENGTH = 0.8
+MAX_LORA = 256 << 20  # bytes of an adapter's file
+MIN_LORA_SCALE, MAX_LORA_SCALE = -2.0, 2.0
 ALWAYS = (0.0, 1.0)  # the guidance_interval of every noise level
 OUTPUT_FORMATS = ("png", "jpg", "webp")
 FORMAT_NAMES = {"jpeg": "jpg"}  # other names of these
@@ -65,6 +69,8 @@ class Defaults:
     scheduler: str = "K_LMS"
     guidance_interval: tuple[float, float] = ALWAYS
     cell: int = 8
+    lora: Adapter | None = None
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Request:
     share of the training timesteps, from 0 (clean, so nothing is changed) to 1 (pure noise, so everything is).
     `guidance_interval` limits guidance to a range of noise levels. Outside the interval a step has no guidance, so it
     costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
+    `lora` is an adapter for the model, the bytes of a .safetensors file of at most MAX_LORA bytes. `lora_scale` says how
+    strongly it changes the model.
     `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
     the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
     float, 1.0. The output_format "jpeg" becomes "jpg". Raises `InputError` for a value outside its limits, and for a
@@ -98,6 +106,8 @@ class Request:
     image: Image.Image | None = None
     mask: Image.Image | None = None
     prompt_strength: float = PROMPT_STRENGTH
+    lora: bytes | Adapter | None = field(default=None, repr=False)
+    lora_scale: float = 1.0
     guidance_interval: tuple[float, float] | None = None
 
     def __post_init__(self):
@@ -136,6 +146,10 @@ class Request:
                 raise InputError(
                     "prompt_strength", "given without an image to depart from; give image too, or leave it out"
                 )
+        _check_lora(self.lora)
+        check_number("lora_scale", self.lora_scale, MIN_LORA_SCALE, MAX_LORA_SCALE)
+        if self.lora is None and self.lora_scale != 1:
+            raise InputError("lora_scale", "given without lora, the adapter that it is for; give lora too")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -171,6 +185,8 @@ class Request:
         }
         if self.seed is None:
             open_values["seed"] = secrets.randbelow(MAX_SEED + 2 - self.num_outputs)
+        if self.lora is None:
+            open_values |= {"lora": defaults.lora, "lora_scale": defaults.lora_scale}
         request = replace(self, **open_values)
         for name in ("width", "height"):
             _check_cell(name, getattr(request, name), defaults.cell)
@@ -205,6 +221,18 @@ def _checked_picture(name: str, value: Any) -> Image.Image | None:
     from jsd.pixels import as_input
 
     return as_input(name, value)
+
+
+def _check_lora(value: Any) -> None:
+    """Check that a value is None, an adapter that was read, or bytes that begin as a safetensors file does."""
+    if value is None or hasattr(value, "sha256"):
+        return
+    if not isinstance(value, bytes):
+        raise InputError("lora", f"{shown(value)} was given; the bytes of a .safetensors file are wanted")
+    if len(value) > MAX_LORA:
+        raise InputError("lora", f"more than {MAX_LORA >> 20} MB were given, the most that an adapter may have")
+    if value[8:9] != b"{" or int.from_bytes(value[:8], "little") > len(value) - 8:
+        raise InputError("lora", "no .safetensors file, or one that is cut off; other formats are not read")
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from jsd import model, settings
 from jsd.errors import SettingError, WeightsError
-from jsd.lora import add_lora, merge_lora, read_lora
+from jsd.adapters import Adapters
+from jsd.lora import read_lora
 from tests.adapters import UNET, kohya, write
 from tests.fakes import Trap
 
@@ -90,7 +91,7 @@ def test_wrong_metadata_is_refused(text, message, plain, tmp_path):
         read_lora(file, plain.unet, plain.text_encoder)
 
 
-def test_only_safetensors_files_of_a_sensible_size_are_read(plain, tmp_path):
+def test_only_safetensors_files_of_a_sensible_size_are_read(tiny_folder, tmp_path):
     large, pickle = tmp_path / "large.safetensors", tmp_path / "a.bin"
     with large.open("wb") as file:
         file.truncate(3 << 30)  # a sparse file
@@ -102,7 +103,7 @@ def test_only_safetensors_files_of_a_sensible_size_are_read(plain, tmp_path):
         (write(tmp_path / "empty.safetensors", {}), "holds no tensors"),
     ):
         with pytest.raises(WeightsError, match=f"{file}: {message}"):
-            merge_lora(file, plain.unet, plain.text_encoder)
+            model.load(tiny_folder, lora=file)
     assert not (tmp_path / "trap").exists()
 
 
@@ -110,9 +111,9 @@ def test_an_adapter_that_is_too_strong_changes_nothing(tiny_folder, tmp_path):
     loaded = model.load(tiny_folder, dtype=torch.float16)
     before = {name: value.clone() for name, value in loaded.unet.state_dict().items()}
     file = write(tmp_path / "a.safetensors", {**kohya(loaded), f"{KEY}.alpha": torch.tensor(1e9)})
-    parts = (loaded.unet, loaded.text_encoder)
+    adapters = Adapters(loaded.unet, loaded.text_encoder)
     with pytest.raises(WeightsError, match=f"{UNET[5]}.weight: not finite in torch.float16 .*; lower its scale"):
-        add_lora(read_lora(file, *parts), *parts)
+        adapters.merge("unet", adapters.read(file))
     assert all(torch.equal(value, before[name]) for name, value in loaded.unet.state_dict().items())
 
 
@@ -129,10 +130,10 @@ def test_the_environment_sets_the_adapter_and_its_scale(scale, shown, adapter, t
     monkeypatch.setenv("JSD_LORA_SCALE", scale)
     unet = settings.load_components(tiny_folder).unet
     assert capsys.readouterr().out.endswith(f", LoRA a.safetensors{shown}\n")
-    up, down = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
+    factor, up, down = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
     name = f"{UNET[5]}.weight"
     changed = unet.get_parameter(name) - plain.unet.get_parameter(name)
-    assert torch.allclose(changed, float(scale or 1) * up @ down, atol=1e-5)
+    assert torch.allclose(changed, float(scale or 1) * factor * up @ down, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", ["2.1", "-3", "nan", "inf", "much", "1" * 5000])

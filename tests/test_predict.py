@@ -93,7 +93,7 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
         ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),
         ({"image": "data:,text"}, "image: not a png, jpeg or webp file"),
         ({"mask": "data:,text"}, "mask: not a png, jpeg or webp file"),
-        ({"image": __file__}, "image: .* was given; a data URI or the address of a picture is wanted"),
+        ({"image": __file__}, "image: .* was given; a data URI or the address of a file is wanted"),
         ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
     ],
 )
