@@ -34,9 +34,13 @@ class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
         use_heaps()
-        self.addresses = settings.input_urls()
+        self.addresses, watched = settings.input_urls(), settings.metrics_address()
         self.slots = Slots(partial(end_server, os.getppid()))
         self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
+        if watched:
+            from serving.metrics import Metrics
+
+            self.metrics = Metrics(self.engine, watched)
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
         self.loras = asyncio.Semaphore(4)  # their files wait in memory until they are read
         self.writers = ThreadPoolExecutor(4, "jsd-write")

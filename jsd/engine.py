@@ -52,6 +52,8 @@ class Engine:
             raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
         self.max_queue = max_queue
         self.lost: Exception | None = None  # the reason why nothing can be drawn any more
+        # Called on any thread when a request of `submit` has ended, with it and its future.
+        self.on_end: Callable[[Request, Future[Result]], object] = lambda request, future: None
         self._on_lost = on_lost
         self._wake = threading.Condition()  # guards _waiting and _closed
         self._waiting: deque[Ticket] = deque()
@@ -85,6 +87,7 @@ class Engine:
                 raise QueueFullError(f"{self.max_queue} requests are waiting already; try again later")
             self._waiting.append(ticket)
             self._wake.notify()
+        ticket.future.add_done_callback(lambda future: self.on_end(ticket.request, future))
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
@@ -96,6 +99,21 @@ class Engine:
         request = sampling.resolve(self.components, request)
         sampling.schedule_of(self.components, request)
         return request
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def ticks(self) -> int:
+        """The number of UNet steps so far. A step has the rows of all requests that share it."""
+        return self._batch.ticks
+
+    @property
+    def ticked_rows(self) -> int:
+        """The sum of the rows (samples) of these steps."""
+        return self._batch.ticked_rows
 
     @property
     def running(self) -> int:
