@@ -1,6 +1,6 @@
 """The LoRA adapters of a model: `Adapters` reads them, keeps those used last, and switches the weights between them.
 
-A merged adapter costs no time in sampling, and a switch about as much as a step (docs/speed.md). Adapters beside the
+A merged adapter costs no time in sampling, and a switch less than a step as a rule (docs/speed.md). Adapters beside the
 weights could share a call, but each of their layers would take time in every step, and no CUDA graph could be replayed.
 """
 
@@ -33,7 +33,7 @@ class Adapter:
     @property
     def size(self) -> int:
         """The bytes of its matrices."""
-        return sum(up.nbytes + down.nbytes for _, up, down in self.changes.values())
+        return sum(matrix.nbytes for change in self.changes.values() for matrix in change[1:] if matrix is not None)
 
 
 class Adapters:

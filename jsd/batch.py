@@ -16,7 +16,8 @@ from jsd.model import Components
 from jsd.request import Defaults, Progress, Request
 from jsd.result import Result
 
-STAY = 8  # steps with one adapter while others wait: a switch takes about as long as a step
+STAY = 8  # steps with one adapter while others wait, because a switch takes time too (docs/speed.md)
+
 
 @dataclass(eq=False)
 class Ticket:
@@ -59,8 +60,9 @@ class Ticket:
 
 
 class Batch:
-    """The requests (tickets) that are sampled together, each at its own step. Those of one latent shape and adapter share calls.
+    """The requests (tickets) that are sampled together, each at its own step.
 
+    Those of one latent shape and adapter share calls.
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
     samples in a UNet call and, unless there is only one ticket, the `rows` of all tickets. `decode_batch` limits the
     pictures of the model's default size decoded in one call. None: `jsd.device` chooses. Both limits are lower for

@@ -45,7 +45,11 @@ OTHERS = {
     "an IP-Adapter": "ip_adapter",
     "a whole model": r"model\.diffusion_model\.",
 }
-Change = tuple[float, torch.Tensor, torch.Tensor]  # a factor, and the matrices B (rows, rank) and A (rank, columns)
+# A factor, B (rows, rank), A (rank, columns), and None or the core of a Tucker decomposition, (rank, rank, h, w), which
+# LoCon has for convolutions. Then A is (rank, channels).
+Change = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor | None]
+LARGEST_CORE = 4096  # its rank, because core and A are multiplied
+MOST_PATTERNS = 10_000  # each is compared with each layer
 ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
 
 
@@ -69,14 +73,16 @@ def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CL
         factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings)
         changes[f"{name}.weight"] = (factor, *matrices)
         if "bias" in found:
-            changes[f"{name}.bias"] = (factor, found["bias"][:, None], torch.ones(1, 1))
+            changes[f"{name}.bias"] = (factor, found["bias"][:, None], torch.ones(1, 1), None)
     return changes
 
 
 def add_lora(weight: torch.Tensor, change: Change, scale: float = 1.0) -> torch.Tensor:
     """Return a copy of a weight to which a change is added, times `scale`. It is computed in float32."""
     factor, *matrices = change
-    up, down = (matrix.to(weight.device, torch.float32) for matrix in matrices)
+    up, down, core = (None if matrix is None else matrix.to(weight.device, torch.float32) for matrix in matrices)
+    if core is not None:
+        down = torch.einsum("rshw,si->rihw", core, down).flatten(1)
     rows = weight.detach().float().reshape(len(weight), -1)
     return torch.addmm(rows, up, down, alpha=scale * factor).reshape(weight.shape).to(weight.dtype)
 
@@ -98,13 +104,13 @@ def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]
                 raise WeightsError(f"{shown(key, 120)} belongs to {kind}, which can't be merged; {ADVICE}")
         if any(key.startswith("base_model.model.") for key in tensors):
             if isinstance(source, bytes):
-                raise WeightsError("saved by peft, whose adapter_config.json is not in the file; save it with diffusers")
+                raise WeightsError("saved by peft, whose adapter_config.json is not in it; save it with diffusers")
             settings = source.with_name("adapter_config.json").read_text("utf-8")
         return tensors, dict(json.loads(settings))
     except WeightsError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-        raise WeightsError(f"can't be read as an adapter ({error})") from error
+        raise WeightsError(f"can't be read as an adapter ({shown(str(error), 200)[1:-1]})") from error
 
 
 def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
@@ -148,39 +154,39 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
     return found
 
 
-def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return a layer's B, (rows, rank), and A, (rank, columns), or None if they do not fit `weight`.
-
-    `mid` is the core of a Tucker decomposition, (rank, rank, h, w), as LoCon has it for convolutions.
-    """
-    up, down, mid = found["up"], found["down"], found.get("mid")
+def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[torch.Tensor | None, ...] | None:
+    """Return a layer's B, A and core, as in `Change`, or None if they do not fit `weight`."""
+    up, down, core = found["up"], found["down"], found.get("mid")
     if min(up.ndim, down.ndim) < 2:
         return None
-    if mid is not None:
-        if mid.ndim != 4 or mid.shape[1] != len(down):
+    up, columns, kernel = up.flatten(1), down.flatten(1), down.shape[1:]
+    if core is not None:
+        if core.ndim != 4 or core.shape[1] != len(down) or len(core) > LARGEST_CORE:
             return None
-        down = torch.einsum("rshw,si->rihw", mid.float(), down.flatten(1).float())
-    up, columns = up.flatten(1), down.flatten(1)
-    fits = up.shape == (len(weight), len(down)) and down.shape[1] == weight.shape[1] and len(down) > 0
-    return (up, columns) if fits and columns.shape[1] == weight[0].numel() else None
+        kernel = (columns.shape[1], *core.shape[2:])
+    rank = len(down if core is None else core)
+    fits = up.shape == (len(weight), rank) and kernel[0] == weight.shape[1] and rank > 0
+    return (up, columns, core) if fits and math.prod(kernel) == weight[0].numel() else None
 
 
 def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str, Any]) -> float:
     """Return alpha / rank for the layer `name`. `alpha` is its own. If None, that of peft's `settings`, else `rank`."""
     part, _, layer = name.partition(".")
-    own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
-    if str(own.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
-        raise WeightsError(
-            f"made with {own['init_lora_weights']}, which changes the model too; save it as a plain LoRA"
-        )
-    value, root = own.get("lora_alpha", rank), own.get("use_rslora")
-    patterns = own.get("alpha_pattern")
-    for pattern, number in patterns.items() if isinstance(patterns, dict) else ():
+    begun, value, root, patterns = (
+        settings.get(f"{part}.{key}", settings.get(key))
+        for key in ("init_lora_weights", "lora_alpha", "use_rslora", "alpha_pattern")
+    )
+    if isinstance(begun, str) and begun.startswith(("pissa", "olora", "corda", "loftq")):
+        raise WeightsError(f"made with {shown(begun)}, which changes the model too; save it as a plain LoRA")
+    value, patterns = rank if value is None else value, patterns if isinstance(patterns, dict) else {}
+    if len(patterns) > MOST_PATTERNS:
+        raise WeightsError(f"{len(patterns)} patterns of alphas; at most {MOST_PATTERNS} are read")
+    for pattern, number in patterns.items():
         # peft takes regular expressions. diffusers writes names of layers, and only these are read.
         if f".{layer}".endswith(f".{pattern.removeprefix('^')}") or pattern.endswith(f".{layer}"):
             value = number
     if alpha is not None:
-        value, root = (alpha.item() if alpha.numel() == 1 else alpha.tolist()), False
+        value, root = (alpha.item() if alpha.numel() == 1 else f"{alpha.numel()} numbers"), False
     if not isinstance(value, int | float) or not abs(value) < 1e30:
         raise WeightsError(f"{name}: an alpha of {shown(value)}; a number is wanted")
     return value / (math.sqrt(rank) if root else rank)

@@ -62,8 +62,9 @@ def load(
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
 ) -> Components:
-    """Verify a model folder and load it onto `device`. A file `lora` is the default adapter of requests, times `lora_scale`.
+    """Verify a model folder and load it onto `device`.
 
+    A file `lora`, times `lora_scale`, is the adapter of requests that have none of their own.
     `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
     if a file is missing or altered, a tensor is missing or left over, or the parts do not belong together.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jsd.checks import check_choice, check_number, check_text, integer, interval
+from jsd.checks import check_choice, check_lora, check_number, check_text, integer, interval
 from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Request:
     share of the training timesteps, from 0 (clean, so nothing is changed) to 1 (pure noise, so everything is).
     `guidance_interval` limits guidance to a range of noise levels. Outside the interval a step has no guidance, so it
     costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
-    `lora` is an adapter for the model, the bytes of a .safetensors file of at most MAX_LORA bytes. `lora_scale` says how
+    `lora` is an adapter for the model: a .safetensors file of at most MAX_LORA bytes, as bytes. `lora_scale` says how
     strongly it changes the model.
     `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
     the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
@@ -146,7 +146,7 @@ class Request:
                 raise InputError(
                     "prompt_strength", "given without an image to depart from; give image too, or leave it out"
                 )
-        _check_lora(self.lora)
+        check_lora("lora", self.lora, MAX_LORA)
         check_number("lora_scale", self.lora_scale, MIN_LORA_SCALE, MAX_LORA_SCALE)
         if self.lora is None and self.lora_scale != 1:
             raise InputError("lora_scale", "given without lora, the adapter that it is for; give lora too")
@@ -221,18 +221,6 @@ def _checked_picture(name: str, value: Any) -> Image.Image | None:
     from jsd.pixels import as_input
 
     return as_input(name, value)
-
-
-def _check_lora(value: Any) -> None:
-    """Check that a value is None, an adapter that was read, or bytes that begin as a safetensors file does."""
-    if value is None or hasattr(value, "sha256"):
-        return
-    if not isinstance(value, bytes):
-        raise InputError("lora", f"{shown(value)} was given; the bytes of a .safetensors file are wanted")
-    if len(value) > MAX_LORA:
-        raise InputError("lora", f"more than {MAX_LORA >> 20} MB were given, the most that an adapter may have")
-    if value[8:9] != b"{" or int.from_bytes(value[:8], "little") > len(value) - 8:
-        raise InputError("lora", "no .safetensors file, or one that is cut off; other formats are not read")
 
 
 def _check_pixels(width: int, height: int) -> None:

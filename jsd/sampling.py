@@ -1,8 +1,9 @@
 """The denoising loop for any number of requests at once: `prepare`, `step`, `finish`.
 
 `prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
-may differ in timestep, sampler and guidance, but not in latent size and adapter. `generate` runs the loop for one request. On a GPU
-a step only queues work: its numbers lie there since `prepare`, and it waits for the step before it at most.
+may differ in timestep, sampler and guidance, but not in latent size and adapter. `generate` runs the loop for one
+request. On a GPU a step only queues work: its numbers lie there since `prepare`, and it waits for the step before it at
+most.
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
 """

@@ -96,9 +96,7 @@ async def _download(name: str, address: str) -> bytes:
 
 async def _body(name: str, named: str, answer: httpx2.Response) -> bytes:
     if answer.status_code != httpx2.codes.OK:
-        raise InputError(
-            name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a file is wanted"
-        )
+        raise InputError(name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a file is wanted")
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise InputError(name, f"{named} sends compressed data, which is not read; try a data URI")
     data, most = bytearray(), MAX_LORA if name == "lora" else MAX_BYTES

@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline
 from peft.utils import get_peft_model_state_dict
 
 from jsd import model, sampling
-from jsd.errors import WeightsError
 from jsd.adapters import Adapters
-from jsd.lora import read_lora
+from jsd.errors import WeightsError
+from jsd.lora import add_lora, read_lora
 from jsd.request import Request
 from tests.adapters import ALPHA, ATTENTION, LAYOUTS, RANK, TEXT, UNET, adapter, kohya, matrices, processors, write
 
@@ -42,8 +42,8 @@ def in_stock(tiny_folder, file, scale=1.0):
 
 def change(plain, file, name, part="unet"):
     """How much merging `file` changes the weight of a layer of the tiny model."""
-    factor, up, down = read_lora(file, plain.unet, plain.text_encoder)[f"{part}.{name}.weight"]
-    return (factor * up @ down).reshape(getattr(plain, part).get_submodule(name).weight.shape)
+    changes = read_lora(file, plain.unet, plain.text_encoder)
+    return add_lora(torch.zeros_like(getattr(plain, part).get_submodule(name).weight), changes[f"{part}.{name}.weight"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from jsd import model, settings
-from jsd.errors import SettingError, WeightsError
 from jsd.adapters import Adapters
+from jsd.errors import SettingError, WeightsError
 from jsd.lora import read_lora
 from tests.adapters import UNET, kohya, write
 from tests.fakes import Trap
@@ -65,7 +65,7 @@ def test_no_key_of_a_file_is_left_aside(key, message, plain, tmp_path):
         ("lora_down.weight", torch.ones(0, 64), "do not fit"),
         ("lora_up.weight", torch.ones(64, 3), "do not fit"),
         ("lora_mid.weight", torch.ones(3, 3, 1, 1), "do not fit"),
-        ("alpha", torch.ones(2), r"an alpha of \[1.0, 1.0\]; a number is wanted"),
+        ("alpha", torch.ones(2), "an alpha of '2 numbers'; a number is wanted"),
     ],
 )
 def test_a_tensor_that_is_broken_or_does_not_fit_is_named(role, value, message, plain, tmp_path):
@@ -74,12 +74,23 @@ def test_a_tensor_that_is_broken_or_does_not_fit_is_named(role, value, message, 
         read_lora(file, plain.unet, plain.text_encoder)
 
 
+def test_a_core_has_a_limit_because_it_is_multiplied(plain, tmp_path):
+    shapes = {"lora_up": (64, 4097), "lora_mid": (4097, 1, 1, 1), "lora_down": (1, 64)}
+    file = write(tmp_path / "a.safetensors", {f"{KEY}.{role}.weight": torch.ones(s) for role, s in shapes.items()})
+    with pytest.raises(WeightsError, match=r"mid \(4097, 1, 1, 1\), .*do not fit"):
+        read_lora(file, plain.unet, plain.text_encoder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"unet.lora_alpha": "many"}', "an alpha of 'many'; a number is wanted"),
         ('{"unet.lora_alpha": Infinity}', "an alpha of inf; a number is wanted"),
-        ('{"unet.init_lora_weights": "pissa"}', "made with pissa, which changes the model too"),
+        ('{"unet.init_lora_weights": "pissa\\u001b"}', r"made with 'pissa\\x1b', which changes the model too"),
+        (
+            '{"alpha_pattern": {' + ", ".join(f'"{i}": 1' for i in range(10_001)) + "}}",
+            "10001 patterns of alphas; at most",
+        ),
         ("[1]", "can't be read"),
         ("[" * 100_000, "can't be read"),
     ],
@@ -130,7 +141,7 @@ def test_the_environment_sets_the_adapter_and_its_scale(scale, shown, adapter, t
     monkeypatch.setenv("JSD_LORA_SCALE", scale)
     unet = settings.load_components(tiny_folder).unet
     assert capsys.readouterr().out.endswith(f", LoRA a.safetensors{shown}\n")
-    factor, up, down = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
+    factor, up, down, _ = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
     name = f"{UNET[5]}.weight"
     changed = unet.get_parameter(name) - plain.unet.get_parameter(name)
     assert torch.allclose(changed, float(scale or 1) * factor * up @ down, atol=1e-5)

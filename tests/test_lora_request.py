@@ -43,19 +43,21 @@ def broken(components, kind, tmp_path):
         "large": lambda: bytes(MAX_LORA + 1),
         "other": lambda: save({key.replace("down_blocks_0", "down_blocks_7"): tensors[key] for key in tensors}),
         "peft": lambda: save({f"base_model.model.{key}": tensors[key] for key in tensors}),
+        "names": lambda: (17 << 20).to_bytes(8, "little") + b"{}".ljust(17 << 20),
         "deep": lambda: (100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995,
     }[kind]()
 
 
 BROKEN = {
-    "pickle": "no .safetensors file, or one that is cut off; other formats are not read",
+    "pickle": "no .safetensors file, or one that is cut off",
+    "names": "no .safetensors file, or one .* has a header of more than 16 MB",
     "zip": "no .safetensors file",
     "short": "no .safetensors file",
     "cut": "no .safetensors file",
     "large": "more than 256 MB were given",
     "other": "'lora_unet_down_blocks_7_.*' has no place in this model",
     "nan": "holds numbers that are not finite",
-    "peft": "whose adapter_config.json is not in the file",
+    "peft": "whose adapter_config.json is not in it",
     "deep": "can't be read as an adapter",
 }
 

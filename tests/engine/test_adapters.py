@@ -97,7 +97,10 @@ def test_a_request_of_another_size_shares_the_turn_of_its_adapter(loaded, with_l
     with Engine(loaded, max_batch_rows=16) as engine:
         spy = hold(engine)
         futures = [
-            engine.submit(replace(MANY, num_inference_steps=20, height=height, lora=lora), progress=lambda *_, n=n: steps.append(n))
+            engine.submit(
+                replace(MANY, num_inference_steps=20, height=height, lora=lora),
+                progress=lambda *_, n=n: steps.append(n),
+            )
             for n, (height, lora) in enumerate([(64, None), (128, None), (64, with_lora[0].lora)])
         ]
         spy.gate.set()
