@@ -20,7 +20,7 @@ from jsd.errors import QueueFullError, WeightsError
 from jsd.lora import Change, add_lora, read_lora
 
 HELD = 4  # adapters are kept for later requests
-MOST_BYTES = 2 << 30  # of all adapters in memory, those of waiting requests included
+MOST_BYTES = 2 << 30  # of all adapters in memory, those that requests and results hold included
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Adapters:
     def read(self, source: Path | bytes) -> Adapter:
         """Read an adapter, a file or its bytes. Bytes that are known already are not read again.
 
-        Raises the errors of `read_lora`, and `QueueFullError` if waiting requests hold MOST_BYTES of others' adapters.
+        Raises the errors of `read_lora`, and `QueueFullError` if those of other requests have MOST_BYTES.
         """
         if isinstance(source, Path):
             changes = read_lora(source, **self._parts)
@@ -71,7 +71,7 @@ class Adapters:
             if self._size() > MOST_BYTES:
                 self._held.clear()
             if self._size() > max(MOST_BYTES, adapter.size):
-                raise QueueFullError("the adapters of waiting requests take all the memory for them; try again later")
+                raise QueueFullError(f"the adapters in use have {MOST_BYTES >> 30} GB already, the most; try again later")
             self._held.append(adapter)
         return adapter
 

@@ -117,7 +117,7 @@ def test_an_adapter_is_read_once_and_only_a_few_are_held(loaded, monkeypatch):
 
 def test_adapters_of_waiting_requests_have_a_limit(loaded, monkeypatch):
     size = loaded.adapters.read(adapter(loaded, 20)).size
-    monkeypatch.setattr(adapters, "MOST_BYTES", 2.5 * size)
+    monkeypatch.setattr(adapters, "MOST_BYTES", 5 * size // 2)
     waiting = [loaded.adapters.read(adapter(loaded, 21 + i)) for i in range(2)]
     with pytest.raises(QueueFullError, match="try again later"):
         loaded.adapters.read(adapter(loaded, 23))
