@@ -5,6 +5,7 @@ those of `jsd.request`.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import io
 import os
@@ -35,10 +36,15 @@ class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
         use_heaps()
-        self.addresses = settings.input_urls()
+        self.addresses, watched = settings.input_urls(), settings.metrics_address()
         self.slots = Slots(partial(end_server, os.getppid()))
         self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
+        if watched:
+            from serving.metrics import Metrics
+
+            self.metrics = Metrics(self.engine, watched)
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
+        self.loras = asyncio.Semaphore(4)  # their files wait in memory until they are read
         self.writers = ThreadPoolExecutor(4, "jsd-write")
         self.folders = PredictionFolders()
 
@@ -119,6 +125,12 @@ class Predictor(BasePredictor):
             ge=0,
             le=9007199254740991,
         ),
+        lora: Path | None = Input(
+            default=None, description="An adapter to draw with: a LoRA for this model (.safetensors)."
+        ),
+        lora_scale: float = Input(
+            default=1, description="How strongly `lora` changes the model; 0 not at all. Needs lora.", ge=-2, le=2
+        ),
         output_format: str = Input(
             default="png",
             description="The file format of the pictures; jpeg is jpg.",
@@ -148,20 +160,22 @@ class Predictor(BasePredictor):
                 "output_format": output_format,
                 "output_quality": output_quality,
                 "prompt_strength": prompt_strength,
+                "lora_scale": lora_scale,
             }
-            request = await self._with_pictures(inputs, {"image": image, "mask": mask})
+            async with self.loras if lora else contextlib.nullcontext():
+                request = await self._with_files(inputs, {"image": image, "mask": mask, "lora": lora})
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
             result = await asyncio.wrap_future(self.engine.submit(request, progress_line()))
             save = partial(contextvars.copy_context().run, self._save, result)  # the log and metrics are by context
             return await asyncio.get_running_loop().run_in_executor(self.writers, save)
 
-    async def _with_pictures(self, inputs: dict[str, Any], uris: dict[str, str | None]) -> Request:
-        """Fetch the pictures, and return the resolved request with them. "" means none. Raises `InputError`."""
-        files = {name: io.BytesIO(await fetch(name, uri, self.addresses)) for name, uri in uris.items() if uri}
+    async def _with_files(self, inputs: dict[str, Any], uris: dict[str, str | None]) -> Request:
+        """Fetch the files, and return the resolved request with them. "" means none. Raises `InputError`."""
+        files = {name: await fetch(name, uri, self.addresses) for name, uri in uris.items() if uri}
 
         def resolve() -> Request:
-            pictures = {name: images.read_input(name, file) for name, file in files.items()}
-            return self.engine.resolve(Request.from_dict(inputs | pictures))
+            read = {n: data if n == "lora" else images.read_input(n, io.BytesIO(data)) for n, data in files.items()}
+            return self.engine.resolve(Request.from_dict(inputs | read))
 
         # It may take long, and requests without pictures don't wait for those with some.
         return await asyncio.get_running_loop().run_in_executor(self.readers if files else None, resolve)
@@ -187,4 +201,4 @@ class Predictor(BasePredictor):
 
 # Cog fetches what is annotated as a Path at run time, without limits. `fetch` has some, so it gets the URIs. Cog's
 # parser reads the text above.
-Predictor.predict.__annotations__ |= {"image": str | None, "mask": str | None}
+Predictor.predict.__annotations__ |= dict.fromkeys(("image", "mask", "lora"), str | None)

@@ -25,7 +25,6 @@ from jsd.errors import EngineLostError, QueueFullError
 from jsd.model import Components
 from jsd.request import Progress, Request
 from jsd.result import Result
-from jsd.source import at_size
 
 
 class Engine:
@@ -53,6 +52,8 @@ class Engine:
             raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
         self.max_queue = max_queue
         self.lost: Exception | None = None  # the reason why nothing can be drawn any more
+        # Called on any thread when a request of `submit` has ended, with it and its future.
+        self.on_end: Callable[[Request, Future[Result]], object] = lambda request, future: None
         self._on_lost = on_lost
         self._wake = threading.Condition()  # guards _waiting and _closed
         self._waiting: deque[Ticket] = deque()
@@ -86,17 +87,33 @@ class Engine:
                 raise QueueFullError(f"{self.max_queue} requests are waiting already; try again later")
             self._waiting.append(ticket)
             self._wake.notify()
+        ticket.future.add_done_callback(lambda future: self.on_end(ticket.request, future))
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
-        """Return a copy of a request with missing settings filled in and its pictures resized. Raises `InputError`.
+        """Return a copy of a request, ready to be drawn. Raises the errors of `sampling.resolve`.
 
-        `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
-        The request's schedule is made as well, which the engine then finds in the cache.
+        `submit` calls this too. It takes long for a large picture or an adapter, so a server calls it before, outside
+        its event loop. The request's schedule is made as well, which the engine then finds in the cache.
         """
-        request = at_size(request.resolve(self.components.defaults))
+        request = sampling.resolve(self.components, request)
         sampling.schedule_of(self.components, request)
         return request
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def ticks(self) -> int:
+        """The number of UNet steps so far. A step has the rows of all requests that share it."""
+        return self._batch.ticks
+
+    @property
+    def ticked_rows(self) -> int:
+        """The sum of the rows (samples) of these steps."""
+        return self._batch.ticked_rows
 
     @property
     def running(self) -> int:

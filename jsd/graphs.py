@@ -44,7 +44,7 @@ class GraphedUNet:
     those used last. Where recording fails, the kind runs without a graph from then on. If memory was short, recording
     is tried again, TRIES times in all.
 
-    A graph reads the weights where they lay when it was recorded. So it sees what `merge_lora` changes in place.
+    A graph reads the weights where they lay when it was recorded. So it sees what an adapter changes in place.
     """
 
     graphed_rows = ROWS[-1]

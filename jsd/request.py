@@ -10,15 +10,17 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jsd.checks import check_choice, check_number, check_text, integer, interval
+from jsd.checks import check_choice, check_lora, check_number, check_text, integer, interval
 from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from jsd.adapters import Adapter
 
 MAX_PROMPT = 2000  # characters
 MIN_SIZE, MAX_SIZE = 64, 1024  # pixels a side
@@ -29,6 +31,8 @@ MAX_OUTPUTS = 8
 MAX_SEED = 2**53 - 1  # JavaScript, jq and spreadsheets round larger integers
 SEED_HINT = ", because many programs round larger ones; leave seed out for a random one"
 PROMPT_STRENGTH = 0.8
+MAX_LORA = 256 << 20  # bytes of an adapter's file
+MIN_LORA_SCALE, MAX_LORA_SCALE = -2.0, 2.0
 ALWAYS = (0.0, 1.0)  # the guidance_interval of every noise level
 OUTPUT_FORMATS = ("png", "jpg", "webp")
 FORMAT_NAMES = {"jpeg": "jpg"}  # other names of these
@@ -66,6 +70,8 @@ class Defaults:
     scheduler: str = "K_LMS"
     guidance_interval: tuple[float, float] = ALWAYS
     cell: int = 8
+    lora: Adapter | None = None
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Request:
     share of the training timesteps, from 0 (clean, so nothing is changed) to 1 (pure noise, so everything is).
     `guidance_interval` limits guidance to a range of noise levels. Outside the interval a step has no guidance, so it
     costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
+    `lora` is an adapter for the model: a .safetensors file of at most MAX_LORA bytes, as bytes. `lora_scale` says how
+    strongly it changes the model.
     `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
     the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
     float, 1.0. The output_format "jpeg" becomes "jpg". Raises `InputError` for a value outside its limits, and for a
@@ -99,6 +107,8 @@ class Request:
     image: Image.Image | None = None
     mask: Image.Image | None = None
     prompt_strength: float = PROMPT_STRENGTH
+    lora: bytes | Adapter | None = field(default=None, repr=False)
+    lora_scale: float = 1.0
     guidance_interval: tuple[float, float] | None = None
 
     def __post_init__(self):
@@ -139,6 +149,10 @@ class Request:
                 raise InputError(
                     "prompt_strength", "given without an image to depart from; give image too, or leave it out"
                 )
+        check_lora("lora", self.lora, MAX_LORA)
+        check_number("lora_scale", self.lora_scale, MIN_LORA_SCALE, MAX_LORA_SCALE)
+        if self.lora is None and self.lora_scale != 1:
+            raise InputError("lora_scale", "given without lora, the adapter that it is for; give lora too")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
@@ -178,6 +192,8 @@ class Request:
         }
         if self.seed is None:
             open_values["seed"] = secrets.randbelow(MAX_SEED + 2 - self.num_outputs)
+        if self.lora is None:
+            open_values |= {"lora": defaults.lora, "lora_scale": defaults.lora_scale}
         request = replace(self, **open_values)
         for name in ("width", "height"):
             _check_cell(name, getattr(request, name), defaults.cell)

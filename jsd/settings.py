@@ -162,6 +162,18 @@ def input_urls() -> bool:
     return _choice("JSD_INPUT_URLS", "on", ("on", "off")) == "on"
 
 
+def metrics_address() -> tuple[str, int] | None:
+    """Return the host and port to serve metrics on, JSD_METRICS_PORT, None if not set. Raises `SettingError`."""
+    text = os.environ.get("JSD_METRICS_PORT")
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (port.isdecimal() and port.isascii() and len(port) < 6 and 1 <= int(port) <= 65535):
+        wanted = "a port (1 to 65535) is wanted, perhaps after an address and a colon, as in 0.0.0.0:9400"
+        raise SettingError(f"JSD_METRICS_PORT: {shown(text)} was given; {wanted}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def _choice(name: str, default: str | None, allowed: object) -> str | None:
     value = os.environ.get(name) or default
     if value is not default and value not in allowed:

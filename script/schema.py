@@ -150,6 +150,8 @@ def _answer_schemas() -> dict[str, Any]:
         guidance_scale=number,
         guidance_interval=_list(number),
         scheduler=text,
+        lora=text,
+        lora_scale=number,
         batch_rows=number,
         tokens=integer,
         truncated_tokens=integer,

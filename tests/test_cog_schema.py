@@ -17,6 +17,7 @@ from tests.server import ROOT
 
 PREDICT = (ROOT / "predict.py").read_text(encoding="utf-8")
 OPTIONAL = ["image", "mask", "width", "height", "num_inference_steps", "steps", "guidance_scale", "scheduler", "seed"]
+OPTIONAL += ["lora"]
 # What Cog's document says and ours does not, by the reason.
 TIMES = ("created_at", "started_at", "completed_at")
 CANCEL = "paths /predictions/{prediction_id}/cancel post responses 422"

@@ -21,6 +21,7 @@ LAYERS = [
     ("jsd.checks", "jsd.containers", "jsd.pixels"),
     ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext", "jsd.clip_input"),
     ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
+    ("jsd.adapters",),
     ("jsd.model", "jsd.graphs", "jsd.schedule", "jsd.source", "jsd.result", "jsd.inputs", "jsd.prompt"),
     ("jsd.job",),
     ("jsd.sampling", "jsd.genuine"),

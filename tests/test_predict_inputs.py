@@ -46,6 +46,8 @@ def test_the_limits_are_those_of_a_request(declared):
         "guidance_scale": (request.MIN_GUIDANCE, request.MAX_GUIDANCE),
         "scheduler": (None, None),
         "seed": (0, request.MAX_SEED),
+        "lora": (None, None),
+        "lora_scale": (request.MIN_LORA_SCALE, request.MAX_LORA_SCALE),
         "output_format": (None, None),
         "output_quality": (1, 100),
     }

@@ -2,7 +2,7 @@
 captioned pictures.
 
     python -m jsd train lora --model weights/embedded --images my-cat/ --to my-cat.safetensors
-    JSD_LORA=my-cat.safetensors script/predict -i prompt=うちの猫
+    script/predict -i prompt=うちの猫 -i lora=@my-cat.safetensors
 
 `jsd.train.folder` tells which folders are read: beside each picture a caption file, or a metadata.jsonl, or kohya's
 layout. Stock diffusers can also load the adapter (`load_lora_weights`).

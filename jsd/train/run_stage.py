@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import ProjectConfiguration, gather_object
 
 from jsd import sampling
+from jsd.adapters import Adapters
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, TrainingError, shown
 from jsd.images import sheet
@@ -184,6 +185,7 @@ def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) ->
         image_processor=None,
         device=parts.unet.device,
         dtype=torch.float32,
+        adapters=Adapters(parts.unet, parts.text_encoder),
     )
     dtype = parts.vae.dtype
     parts.vae.float()

@@ -49,8 +49,9 @@ def broken_body(server: Server, address: str, number: int) -> bool:
     return 400 <= server.call("POST", "/predictions", BODIES[number % len(BODIES)])[0] < 500
 
 
-def broken_picture(server: Server, address: str, number: int) -> bool:
-    return failed(server, "image: ", image=BAD_URIS[number % len(BAD_URIS)])
+def broken_file(server: Server, address: str, number: int) -> bool:
+    name = ("image", "lora")[number // len(BAD_URIS) % 2]
+    return failed(server, f"{name}: ", **{name: BAD_URIS[number % len(BAD_URIS)]})
 
 
 def broken_address(server: Server, address: str, number: int) -> bool:
@@ -125,7 +126,7 @@ def shut_down(server: Server, address: str, number: int) -> bool:
 KINDS: tuple[Callable[[Server, str, int], bool], ...] = (
     refused_value,
     broken_body,
-    broken_picture,
+    broken_file,
     broken_address,
     many_parts,
     half_failed,

@@ -185,7 +185,7 @@ def test_a_server_that_has_lost_slots_says_so_in_the_words_of_the_page(start, ti
     server.wait("the webhook", lambda: [e for e in receiver.of("/lost") if e["status"] == "failed"], 10)
 
 
-@pytest.mark.parametrize("name", ["image", "mask", "negative_prompt"])
+@pytest.mark.parametrize("name", ["image", "mask", "lora", "negative_prompt"])
 def test_these_inputs_may_be_empty_but_not_null(tiny_server, name):
     code, text = ask(tiny_server, "POST", "/predictions", {"input": {name: ""}})
     assert (code, json.loads(text)["status"]) == (200, "succeeded")

@@ -188,7 +188,7 @@ def test_a_body_that_never_ends_delays_no_other_request(server):
         (to_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "image: not a png, jpeg or webp file"),
         ("data:image/png;base64,not base64!", "image: its base64 is broken"),
         ("data:", "image: 'data:' is no data URI"),
-        ("../../etc/passwd", "image: '../../etc/passwd' was given; a data URI or the address of a picture is wanted"),
+        ("../../etc/passwd", "image: '../../etc/passwd' was given; a data URI or the address of a file is wanted"),
         ("file:///etc/passwd", "image: 'file:///etc/passwd' was given; a data URI"),
         ("http://127.0.0.1:1/cat.png", "image: 'http://127.0.0.1:1/cat.png' can't be fetched"),
     ],

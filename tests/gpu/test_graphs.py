@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from jsd import settings
-from jsd.lora import merge_lora
+from jsd.adapters import Adapters
 from jsd.request import Request
 from jsd.sampling import generate
-from tests import adapters
+from tests.adapters import adapter
 from tests.engine.conftest import CAT, TWELVE
 from tests.fakes import psnr
 from tests.gpu.conftest import ALIKE, DEVICE, ON_GPU, with_graphs
@@ -50,15 +50,16 @@ def test_a_picture_drawn_with_graphs_is_the_same(components, graphed, outputs):
         assert psnr(ours, plain) >= ALIKE[components.dtype]
 
 
-def test_a_lora_counts_that_is_merged_after_graphs_were_recorded(components, on_cpu, tmp_path):
-    own = replace(components, unet=copy.deepcopy(components.unet), text_encoder=copy.deepcopy(components.text_encoder))
+def test_a_lora_counts_that_comes_after_graphs_were_recorded(components, on_cpu):
+    parts = {"unet": copy.deepcopy(components.unet), "text_encoder": copy.deepcopy(components.text_encoder)}
+    own = replace(components, **parts, adapters=Adapters(**parts))
     graphed = with_graphs(own)
     before = generate(graphed, CAT).images[0]
-    file = adapters.write(tmp_path / "ink.safetensors", adapters.kohya(on_cpu))
-    merge_lora(file, graphed.unet.unet, graphed.text_encoder)
-    after = generate(graphed, CAT).images[0]
-    assert psnr(after, generate(own, CAT).images[0]) >= ALIKE[components.dtype]
+    request = replace(CAT, lora=adapter(on_cpu))
+    after = generate(graphed, request).images[0]
+    assert psnr(after, generate(own, request).images[0]) >= ALIKE[components.dtype]
     assert psnr(after, before) < 40
+    assert psnr(generate(graphed, CAT).images[0], before) >= ALIKE[components.dtype]
 
 
 def test_more_sizes_than_graphs_are_kept_for_draw_their_own_pictures(components):
