@@ -73,7 +73,7 @@ ESCAPED = re.compile(r"\\([(\[{])([^\\]*)\\([)\]}])")  # in pairs, because \(^o^
 # What is left where something has gone: empty brackets, spaces at their edges, gaps in a list.
 REST = [
     (re.compile(r"[(（\[{]\s*[)）\]}]"), " "),
-    (re.compile(r"(?<=[(（])\s+|\s+(?=[)）])"), ""),
+    (re.compile(r"(?<=[(（「『【])\s+|\s+(?=[)）」』】])"), ""),
     (re.compile(r"\s*([,、])(?:\s*[,、])*"), r"\1"),
 ]
 
