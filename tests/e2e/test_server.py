@@ -25,6 +25,8 @@ INPUTS = [
     "guidance_scale",
     "scheduler",
     "seed",
+    "lora",
+    "lora_scale",
     "output_format",
     "output_quality",
 ]
