@@ -71,7 +71,7 @@ class Adapters:
             if self._size() > MOST_BYTES:
                 self._held.clear()
             if self._size() > max(MOST_BYTES, adapter.size):
-                raise QueueFullError(f"the adapters in use have {MOST_BYTES >> 30} GB already, the most; try later")
+                raise QueueFullError(f"adapters in use have {MOST_BYTES >> 30} GB already, the most; try again later")
             self._held.append(adapter)
         return adapter
 

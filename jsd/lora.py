@@ -76,7 +76,7 @@ def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CL
         weight, bias = layers[name].weight, layers[name].bias
         matrices = _matrices(found, weight)
         if matrices is None or ("bias" in found and (bias is None or found["bias"].shape != bias.shape)):
-            shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in found.items())
+            shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in sorted(found.items()))
             raise WeightsError(f"{name}: {shapes} do not fit {tuple(weight.shape)}, this model's; take one made for it")
         factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings, repeats)
         changes[f"{name}.weight"] = (factor, *matrices)
