@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
@@ -15,32 +16,25 @@ from demo import inputs, panels, texts
 from demo.album import Album, file_name
 from demo.studio import Progress, Studio
 from jsd.errors import InputError
-from jsd.request import MAX_GUIDANCE, MIN_GUIDANCE, MIN_SIZE, PROMPT_STRENGTH, SCHEDULER_NAMES, Request
+from jsd.request import (
+    MAX_GUIDANCE,
+    MAX_LORA_SCALE,
+    MIN_GUIDANCE,
+    MIN_LORA_SCALE,
+    MIN_SIZE,
+    PROMPT_STRENGTH,
+    SCHEDULER_NAMES,
+    Request,
+)
 
 HERE = Path(__file__).resolve().parent
 MODES = ("draw", "picture", "repaint")
 READERS = {"picture": inputs.uploaded, "repaint": inputs.painted}
 MOST_STEPS = 100  # on the slider; no sampler gets better with more
 EXAMPLE_PICTURE = HERE / "castle.png"
-# Prompts to click. In English the second words stand beside them.
-EXAMPLES = {
-    "draw": [
-        ("富士山 油絵", "Mount Fuji, oil"),
-        ("猫の肖像画 油絵", "portrait of a cat, oil"),
-        ("桜 水彩画", "cherry blossom, watercolour"),
-        ("青い背景の城", "castle on blue"),
-        ("団子 ドット絵", "dango, pixels"),
-        ("ロケット 白黒", "rocket, black and white"),
-    ],
-    "picture": [("青い背景の鳥居", "torii on blue"), ("城 水彩画", "castle, watercolour")],
-    "repaint": [("青い背景のロケット", "rocket on blue"), ("青い背景の猫", "cat on blue")],
-}
-LABELS = texts.LABELS | {
-    words: (f"{words} · {english}", words) for many in EXAMPLES.values() for words, english in many
-}
 # gradio has keys of its own, such as "image": ours begin with jsd_.
 TRANSLATIONS = gr.I18n(
-    **{name: {f"jsd_{key}": both[i] for key, both in LABELS.items()} for i, name in enumerate(texts.LANGUAGES)}
+    **{name: {f"jsd_{key}": both[i] for key, both in texts.LABELS.items()} for i, name in enumerate(texts.LANGUAGES)}
 )
 LISTEN = {"show_progress": "hidden", "api_visibility": "private"}  # for every event
 
@@ -70,13 +64,15 @@ class Form:
             "guidance_scale": own.guidance_scale,
             "scheduler": own.scheduler,
             "prompt_strength": PROMPT_STRENGTH,
+            "lora_scale": 1,
         }
         with gr.Tab(label(mode), id=mode, elem_id=mode), gr.Row(equal_height=False):
             with gr.Column(min_width=300):
                 self._lay_out(own.cell)
             with gr.Column(min_width=300, elem_classes="pictures"):
-                buttons = (HERE / "panel.js").read_text("utf-8")
-                self.panel = gr.HTML(label("empty"), js_on_load=buttons, elem_classes="panel", apply_default_css=False)
+                panel = partial(gr.HTML, apply_default_css=False, most=studio.limits.upload)
+                script = (HERE / "panel.js").read_text("utf-8")
+                self.panel = panel(label("empty"), js_on_load=script, elem_classes="panel")
                 self.folder = gr.State()  # where the pictures of the panel are
 
     def _lay_out(self, cell: int) -> None:
@@ -95,7 +91,8 @@ class Form:
             self._place("mask")
         self._field("prompt", gr.Textbox, placeholder=label("prompt_hint"), lines=2, max_lines=6)
         with gr.Row(elem_classes="examples"):
-            self.examples = {words: gr.Button(label(words), size="sm", min_width=0) for words, _ in EXAMPLES[self.mode]}
+            button = partial(gr.Button, size="sm", min_width=0)
+            self.examples = {words: button(label(words)) for words, _ in texts.EXAMPLES[self.mode]}
         if self.mode != "draw":
             value = 1 if self.mode == "repaint" else PROMPT_STRENGTH
             self._field("prompt_strength", gr.Slider, minimum=0, maximum=1, step=0.05, value=value)
@@ -115,6 +112,10 @@ class Form:
             self._field("num_inference_steps", gr.Slider, minimum=1, maximum=most_steps, step=1)
             self._field("guidance_scale", gr.Slider, minimum=MIN_GUIDANCE, maximum=MAX_GUIDANCE, step=0.5)
             self._field("scheduler", gr.Dropdown, choices=list(SCHEDULER_NAMES))
+            if limits.lora:
+                self._field("lora", gr.File, height=140)  # any file, because phones know no .safetensors
+                scale = partial(gr.Slider, minimum=MIN_LORA_SCALE, maximum=MAX_LORA_SCALE, step=0.1)
+                self._field("lora_scale", scale)
         self.go = gr.Button(label("go"), variant="primary", size="lg", elem_classes="go")
         self.stop = gr.Button(label("stop"), size="lg", visible=False, elem_classes="stop")
 
@@ -130,23 +131,31 @@ class Form:
         """Tell gradio what happens at each click. `forms` are all of them, to which pictures can go."""
         self.tabs, self.forms, prompt = tabs, forms, self.fields["prompt"]
         for words, button in self.examples.items():
-            shown = [prompt] if self.mode == "draw" else [prompt, self.fields["image"]]
-            button.click(partial(self._example, words), None, shown, queue=False, **LISTEN)
-        gr.on(
-            [self.go.click, prompt.submit],
+            button.click(None, None, prompt, js=f"() => {json.dumps(words)}", **LISTEN)  # at once, in the browser
+            if self.mode != "draw":
+                picture = partial(self._picture, EXAMPLE_PICTURE)
+                button.click(picture, None, self.fields["image"], queue=False, **LISTEN)
+        begin, fields = partial(gr.on, [self.go.click, prompt.submit]), self.fields
+        if self.mode == "repaint":
+            # gradio turns what the editor has sent into files. Of other values it would complain in its own words.
+            painted = gr.State()
+            sent = begin(lambda value: value, fields["image"], painted, queue=False, **LISTEN)
+            begin, fields = sent.then, {**fields, "image": painted}
+        drawing = begin(
             self._draw,
-            list(self.fields.values()),
+            list(fields.values()),
             [self.go, self.stop, self.panel, self.folder, self.settings, *self.refused.values()],
             concurrency_limit=None,  # the studio has one
-            preprocess=self.mode == "repaint",  # the editor's strokes; other values are checked as they come
+            preprocess=False,
             **LISTEN,
         )
-        panel = f"document.querySelector('#{self.mode} .panel')"  # below the fields on a phone
-        scroll = f"() => innerWidth < 700 && {panel}.scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
-        self.go.click(None, None, None, js=scroll, **LISTEN)
+        # On a phone the pictures are below the fields, and errors between these.
+        scroll = "() => document.querySelector('#{} {}')?.scrollIntoView({{behavior: 'smooth', block: '{}'}})"
+        self.go.click(None, None, None, js=scroll.format(self.mode, ".panel", "nearest"), **LISTEN)
+        drawing.then(None, None, None, js=scroll.format(self.mode, ".refused", "nearest"), **LISTEN)
         self.stop.click(self._cancel, None, None, queue=False, **LISTEN)
         shown = [form.fields[name] for form in forms.values() for name in ("prompt", "image") if name in form.fields]
-        outputs = [tabs, self.panel, self.fields["seed"], *shown]
+        outputs = [tabs, self.panel, self.fields["seed"], *self.refused.values(), *shown]
         self.panel.click(self._take, [self.folder, prompt], outputs, queue=False, **LISTEN)
 
     def _visitor(self, request: gr.Request) -> str:
@@ -159,12 +168,14 @@ class Form:
         """Yield what the page shows, at every step. All errors become sentences."""
         language, given = _language(request), {}
         fields = dict(zip(self.fields, values, strict=True))
-        picture = fields.pop("image", None)
+        picture, lora = fields.pop("image", None), fields.pop("lora", None)
 
         def make_request() -> Request:
             given.update(inputs.arguments(fields, self.defaults))
             read = READERS.get(self.mode)
-            return Request.from_dict(given | (read(picture) if read else {}))
+            request = Request.from_dict(given | (read(picture) if read else {}) | inputs.adapter(lora))
+            given.update({"lora": Path(lora["path"]).name} if lora else {})
+            return request
 
         begin = {self.go: gr.Button(visible=False), self.stop: gr.Button(visible=True)}
         yield begin | dict.fromkeys(self.refused.values(), "")
@@ -184,24 +195,27 @@ class Form:
 
     def _refuse(self, language: int, error: InputError) -> dict:
         """Return the updates that show an error below its field, or in the place of the pictures if it has none."""
-        place, sentence = self.refused.get(error.name), texts.refusal(language, error)
+        place, sentence = self.refused.get(error.name), texts.refusal(language, error, self.studio)
         if place is None:
             return {self.panel: panels.message(sentence)}
         opened = {self.settings: gr.Accordion(open=True)} if place.parent is self.settings else {}
         return opened | {place: panels.field_error(sentence), self.panel: label("empty")}
-
-    def _example(self, words: str) -> Any:
-        return words if self.mode == "draw" else (words, self._picture(EXAMPLE_PICTURE))
 
     def _picture(self, file: Path) -> Any:
         """Return the value with which the field `image` shows a file."""
         return str(file) if self.mode == "picture" else {"background": str(file), "layers": [], "composite": None}
 
     def _take(self, folder: str | None, prompt: str, event: gr.EventData, request: gr.Request) -> dict:
-        """Do what a button below a picture says: take its seed to the field, or the picture to another tab."""
+        """Do what a button below a picture says: take its seed to the field, or the picture to another tab.
+
+        A file that was too large to be uploaded is answered here too.
+        """
         do, value = (str(getattr(event, name, "")) for name in ("do", "value"))
         if do == "seed":
             return {self.fields["seed"]: value}
+        if do == "large" and value in self.refused:
+            sentence = texts.text(_language(request), "large", most=self.studio.limits.upload >> 20)
+            return {self.refused[value]: panels.field_error(sentence)}
         form = self.forms.get(do)
         if form is None or "image" not in form.fields or folder is None or not value.isdecimal():
             return {self.panel: gr.skip()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageChops
@@ -15,11 +16,15 @@ PAINTED = 32  # the least opacity (0-255) of a pixel that counts as painted over
 
 
 class MissingError(InputError):
-    """A field was left empty that a tab needs."""
+    """A field has no value that can be used. `key` is that of the sentence for it in `demo.texts`."""
+
+    def __init__(self, name: str, key: str):
+        super().__init__(name, key)
+        self.key = key
 
 
 def arguments(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Request` for the fields other than pictures. What has its default value is left out.
+    """Return the arguments of `Request` for the fields other than files. What has its default value is left out.
 
     The seed is text, and "" means a random one. Raises `InputError`.
     """
@@ -31,8 +36,16 @@ def arguments(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 def uploaded(value: Mapping[str, Any] | None) -> dict[str, Image.Image]:
     """Return the argument `image` for an uploaded file, {"path": ...}. Raises `InputError`."""
     if not value:
-        raise MissingError("image", "none was given; choose one first")
-    return {"image": images.read_input("image", value["path"])}
+        raise MissingError("image", "no_image")
+    return {"image": images.read_input("image", _file("image", value))}
+
+
+def adapter(value: Mapping[str, Any] | None) -> dict[str, bytes]:
+    """Return the argument `lora` for an uploaded file, {"path": ...}, or nothing if there is none.
+
+    Raises `InputError` if the page keeps the file no more. A `Request` checks what it holds.
+    """
+    return parse_inputs([f"lora=@{_file('lora', value)}"]) if value else {}
 
 
 def painted(value: Mapping[str, Any] | None) -> dict[str, Image.Image]:
@@ -41,7 +54,7 @@ def painted(value: Mapping[str, Any] | None) -> dict[str, Image.Image]:
     What was painted over becomes white, and the rest black. Raises `InputError`.
     """
     if not value or not value["background"]:
-        raise MissingError("image", "none was given; choose one first")
+        raise MissingError("image", "no_image")
     image = images.read_input("image", value["background"])
     mask = Image.new("L", image.size)
     for layer in value["layers"]:
@@ -49,5 +62,13 @@ def painted(value: Mapping[str, Any] | None) -> dict[str, Image.Image]:
             opacity = strokes.convert("RGBA").getchannel("A").resize(image.size)
         mask = ImageChops.lighter(mask, opacity.point(lambda alpha: 255 if alpha >= PAINTED else 0))
     if mask.getbbox() is None:
-        raise MissingError("mask", "nothing is painted over; paint where the picture is to change")
+        raise MissingError("mask", "no_mask")
     return {"image": image, "mask": mask}
+
+
+def _file(name: str, value: Mapping[str, Any]) -> Path:
+    """Return the path of an uploaded file. gradio removes old ones, also when a visitor still sees their names."""
+    file = Path(value["path"])
+    if not file.is_file():
+        raise MissingError(name, "gone")
+    return file

@@ -6,19 +6,28 @@ import os
 from dataclasses import dataclass
 
 from jsd.errors import InputError, SettingError, shown
-from jsd.request import MAX_OUTPUTS, MAX_SIZE, MAX_STEPS, MIN_SIZE, Request
+from jsd.request import MAX_LORA, MAX_OUTPUTS, MAX_SIZE, MAX_STEPS, MIN_SIZE, Request
+
+MAX_PICTURE = 64 << 20  # bytes of a picture's file; a photo that was painted over comes as a png file
 
 
 @dataclass(frozen=True)
 class Limits:
     """`size`: a picture has at most size x size pixels, also when it is oblong. `outputs` and `steps` are per request.
-    `queue` is the number of requests of all visitors that may be drawn or wait at the same time.
+    `queue` is the number of requests of all visitors that may be drawn or wait at the same time. `lora` says whether
+    visitors may draw with adapters of their own.
     """
 
     size: int = MAX_SIZE
     outputs: int = MAX_OUTPUTS
     steps: int = MAX_STEPS
     queue: int = 64
+    lora: bool = True
+
+    @property
+    def upload(self) -> int:
+        """The most bytes of an uploaded file."""
+        return MAX_LORA if self.lora else MAX_PICTURE
 
     @classmethod
     def from_environment(cls) -> Limits:
@@ -28,6 +37,7 @@ class Limits:
             outputs=_number("JSD_DEMO_MAX_OUTPUTS", cls.outputs, 1, MAX_OUTPUTS),
             steps=_number("JSD_DEMO_MAX_STEPS", cls.steps, 1, MAX_STEPS),
             queue=_number("JSD_DEMO_MAX_QUEUE", cls.queue, 1, 10_000),
+            lora=_switch("JSD_DEMO_LORA", cls.lora),
         )
 
     def check(self, request: Request) -> None:
@@ -48,3 +58,10 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     if not (text.isdecimal() and text.isascii() and len(text) < 10 and least <= int(text) <= most):
         raise SettingError(f"{name}: {shown(text)} was given; a number from {least} to {most} is wanted")
     return int(text)
+
+
+def _switch(name: str, default: bool) -> bool:
+    text = os.environ.get(name) or ("on" if default else "off")
+    if text not in ("on", "off"):
+        raise SettingError(f"{name}: {shown(text)} was given; on or off is wanted")
+    return text == "on"

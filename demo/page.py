@@ -15,7 +15,6 @@ from jsd.engine import Engine
 
 HERE = Path(__file__).resolve().parent
 NAME = "Japanese Stable Diffusion"
-MAX_UPLOAD = "64mb"  # a photo that was painted over comes as a png file
 # Vermilion, from light to dark. The fonts are those of the visitor's system.
 VERMILION = ("#fdf3f0", "#fbe3dc", "#f6c5b9", "#ee9f8c", "#e27258", "#cf4a30")
 VERMILION += ("#b93b23", "#992f1c", "#7a2717", "#5c1f13", "#3a120a")
@@ -26,7 +25,7 @@ class Page:
     """The page for one engine. Visitors share it. Their pictures are kept in `album`, whose folder they can read."""
 
     def __init__(self, engine: Engine, limits: Limits, album: Album):
-        self.album = album
+        self.album, self.limits = album, limits
         studio, model = Studio(engine, limits), engine.components
         plain = partial(gr.HTML, apply_default_css=False)
         with gr.Blocks(title=NAME, analytics_enabled=False, delete_cache=(600, 3600)) as self.blocks:
@@ -55,7 +54,7 @@ class Page:
             enable_monitoring=False,
             run_history=False,
             footer_links=[],
-            max_file_size=MAX_UPLOAD,
+            max_file_size=self.limits.upload,
             allowed_paths=[str(self.album.root), str(EXAMPLE_PICTURE)],
             favicon_path=HERE / "favicon.png",
             css_paths=HERE / "style.css",

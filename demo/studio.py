@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from demo.limits import Limits
@@ -61,11 +61,12 @@ class Studio:
             raise SettingError(f"JSD_DEMO_MAX_SIZE: {limits.size} is too small; the model's own pictures have {size}")
         self.engine, self.limits = engine, limits
         self._visits: set[Visit] = set()
+        self._readers = ThreadPoolExecutor(4, "jsd-read")  # large pictures and adapters take memory
 
     async def draw(self, visitor: str, make_request: Callable[[], Request]) -> AsyncIterator[Progress | Result]:
         """Yield `Progress` at every step, and in the end the `Result`.
 
-        `make_request` is called on another thread, since it may read large pictures. Raises what it raises, the errors
+        `make_request` is called on another thread, since it may read large files. Raises what it raises, the errors
         of `Engine.submit` and of its future, `QueueFullError`, and `CancelledError` after `cancel(visitor)`. If the
         generator is closed before its end, because the visitor has left, the drawing is cancelled.
         """
@@ -88,7 +89,7 @@ class Studio:
         self._visits.add(visit)
         try:
             yield visit.progress()
-            request = await asyncio.to_thread(resolved)
+            request = await loop.run_in_executor(self._readers, resolved)
             if visit.cancelled:
                 raise CancelledError
             visit.future = self.engine.submit(request, step)

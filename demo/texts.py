@@ -5,11 +5,35 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 
 from demo.inputs import MissingError
+from demo.studio import Studio
 from jsd import errors
-from jsd.request import MAX_PROMPT, MAX_SEED
+from jsd.request import (
+    MAX_GUIDANCE,
+    MAX_LORA,
+    MAX_LORA_SCALE,
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_SIZE,
+    MIN_GUIDANCE,
+    MIN_LORA_SCALE,
+    MIN_SIZE,
+)
 from jsd.result import FAR, Result
 
 LANGUAGES = ("en", "ja")
+# Prompts to click. In English the second words stand beside them.
+EXAMPLES = {
+    "draw": [
+        ("富士山 油絵", "Mount Fuji, oil"),
+        ("猫の肖像画 油絵", "portrait of a cat, oil"),
+        ("桜 水彩画", "cherry blossom, watercolour"),
+        ("青い背景の城", "castle on blue"),
+        ("団子 ドット絵", "dango, pixels"),
+        ("ロケット 白黒", "rocket, black and white"),
+    ],
+    "picture": [("青い背景の鳥居", "torii on blue"), ("城 水彩画", "castle, watercolour")],
+    "repaint": [("青い背景のロケット", "rocket on blue"), ("青い背景の猫", "cat on blue")],
+}
 # What the browser translates: labels and the like. Key: English, Japanese.
 LABELS = {
     "title": ("Pictures from Japanese words", "日本語のことばから、絵を。"),
@@ -37,11 +61,13 @@ LABELS = {
     "num_inference_steps": ("Steps", "ステップ数"),
     "guidance_scale": ("Guidance", "ガイダンス"),
     "scheduler": ("Sampler", "サンプラー"),
+    "lora": ("Adapter (LoRA)", "アダプター(LoRA)"),
+    "lora_scale": ("Strength of the adapter", "アダプターの強さ"),
     "empty": (
         '<div class="empty"><span>Your picture appears here.</span></div>',
         '<div class="empty"><span>ここに画像が表示されます。</span></div>',
     ),
-}
+} | {words: (f"{words} · {english}", words) for many in EXAMPLES.values() for words, english in many}
 
 # What the server writes. Key: English, Japanese.
 TEXTS = {
@@ -60,9 +86,10 @@ TEXTS = {
     "files": ("Files for it:", "使うファイル:"),
     "facts": ("{width} × {height}, {steps} steps of {scheduler}", "{width} × {height}、{scheduler} {steps} ステップ"),
     "gone": (
-        "That picture is no longer kept here; draw it again, or upload the file.",
-        "その画像はもう残っていません。描き直すか、ファイルをアップロードしてください。",
+        "That file is no longer kept here; upload it again, or draw it again.",
+        "そのファイルはもう残っていません。もう一度アップロードするか、描き直してください。",
     ),
+    "large": ("This file is too large; {most} MB are allowed.", "ファイルが大きすぎます。{most} MB までです。"),
     "cancelled": ("Cancelled.", "中止しました。"),
     "unexpected": (
         "Something went wrong on the server. Its log says what. Please try again.",
@@ -111,17 +138,26 @@ OTHER_ERRORS = {  # without a field of their own
         "これ以上描けません。このページのサーバーを再起動する必要があります。",
     ),
 }
-# For a field whose value was refused, in Japanese. In English it is the library's own sentence.
+# For a field whose value was refused, in Japanese: what is allowed. In English it is the library's own sentence.
 REFUSED = {
-    "prompt": f"何を描くかを、1〜{MAX_PROMPT} 文字で入力してください(例: 猫の肖像画 油絵)。",
-    "negative_prompt": f"{MAX_PROMPT} 文字までで入力してください。",
+    "prompt": f"何を描くかを、1〜{MAX_PROMPT} 文字のことばで入力してください(例: 猫の肖像画 油絵)。",
+    "negative_prompt": f"{MAX_PROMPT} 文字までの文章で入力してください。",
     "image": "この画像は読めません。5,000 万画素までの png・jpeg・webp ファイルを選んでください。",
+    "mask": "塗った場所を読めません。もう一度塗ってください。",
+    "prompt_strength": "0〜1 の数にしてください。",
+    "num_outputs": "1〜{limits.outputs} の整数を入力してください。",
     "seed": f"0〜{MAX_SEED} の整数を入力するか、空欄(ランダム)にしてください。",
-    "width": "このサイズは使えません。幅か高さを変えてください。",
-    "height": "この高さは使えません。ほかの値にしてください。",
-    "num_outputs": "この枚数は描けません。減らしてください。",
-    "num_inference_steps": "このステップ数は使えません。減らしてください。",
+    "width": "このサイズは描けません。幅と高さは {least}〜{most} の {cell} の倍数、"
+    "面積は {limits.size} × {limits.size} までにしてください。",
+    "num_inference_steps": "1〜{limits.steps} の整数にしてください。",
+    "guidance_scale": f"{MIN_GUIDANCE:g}〜{MAX_GUIDANCE:g} の数にしてください。",
+    "scheduler": "このモデルでは使えないサンプラーです。DDIM を選んでください。",
+    "lora": "このアダプターは使えません。このモデル用の LoRA で、壊れていない "
+    f"{MAX_LORA >> 20} MB までの .safetensors ファイルを選んでください。強すぎるなら、強さを下げてください。",
+    "lora_scale": f"{MIN_LORA_SCALE:g}〜{MAX_LORA_SCALE:g} の数にしてください。"
+    "アダプターを選ばないときは 1 のままにしてください。",
 }
+REFUSED["height"] = REFUSED["width"]
 
 
 def language_of(accepted: str) -> int:
@@ -134,12 +170,16 @@ def text(language: int, key: str, **values: object) -> str:
     return TEXTS[key][language].format(**values)
 
 
-def refusal(language: int, error: errors.InputError) -> str:
+def refusal(language: int, error: errors.InputError, studio: Studio) -> str:
     """Return the sentence to show beside the field that `error` names."""
     if isinstance(error, MissingError):
-        return text(language, f"no_{error.name}")
+        return text(language, error.key)
+    if language and error.name in REFUSED:
+        limits, cell = studio.limits, studio.engine.components.defaults.cell
+        sides = {"least": -(-MIN_SIZE // cell) * cell, "most": MAX_SIZE // cell * cell, "cell": cell}
+        return REFUSED[error.name].format(limits=limits, **sides)
     english = str(error).removeprefix(f"{error.name}: ")
-    return REFUSED.get(error.name, english) if language else english[:1].upper() + english[1:] + "."
+    return english[:1].upper() + english[1:] + "."
 
 
 def failure(language: int, error: Exception) -> str:

@@ -3,8 +3,9 @@
 import os
 import sys
 
-for name, value in {"SIZE": "512", "OUTPUTS": "2", "STEPS": "50", "QUEUE": "16"}.items():
-    os.environ.setdefault(f"JSD_DEMO_MAX_{name}", value)
+LIMITS = {"MAX_SIZE": "512", "MAX_OUTPUTS": "2", "MAX_STEPS": "50", "MAX_QUEUE": "16", "LORA": "off"}
+for name, value in LIMITS.items():
+    os.environ.setdefault(f"JSD_DEMO_{name}", value)
 
 from demo.__main__ import main  # noqa: E402
 

@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from jsd.engine import Engine
-from tests.demo.visitor import SECONDS, Visitor
+from jsd.model import load
+from tests.demo.visitor import SECONDS, SIZE, Visitor
 from tests.fakes import SpyUNet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,8 +38,9 @@ def browser():
 
 
 @pytest.fixture(scope="package")
-def engine(components):
-    """An engine whose UNet is a `SpyUNet`."""
+def engine(tiny_folder):
+    """An engine whose UNet is a `SpyUNet`. Its model is loaded for it alone, because adapters change the weights."""
+    components = load(tiny_folder)
     with Engine(replace(components, unet=SpyUNet(components.unet)), max_batch_rows=8) as engine:
         yield engine
 
@@ -70,3 +72,11 @@ def visit(browser, address):
     yield visit
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def picture(tmp_path, photo):
+    """The file of a picture of the tiny model's own size."""
+    file = tmp_path / "photo.png"
+    photo.resize((SIZE, SIZE)).save(file)
+    return file

@@ -56,6 +56,17 @@ def test_the_http_request_holds_the_inputs(tmp_path, result):
     assert inputs == GIVEN | {"seed": 7, "width": result.request.width, "height": result.request.height}
 
 
+def test_an_adapter_is_a_file_in_both(tmp_path, components):
+    result = sampling.generate(components, Request(**GIVEN, seed=7))
+    inputs = inputs_of(result, {**GIVEN, "lora": "it's my cat.safetensors", "lora_scale": 0.8})
+    (tmp_path / inputs["lora"]).write_bytes(b"adapter")
+    arguments, _ = run_in_shell(command(inputs), tmp_path, "script/predict")
+    assert arguments[1::2][-4:] == ["lora=@it's my cat.safetensors", "lora_scale=0.8", "seed=7", "out.png"]
+    _, body = run_in_shell(http_request(inputs), tmp_path, "curl")
+    uri = "data:application/octet-stream;base64," + base64.b64encode(b"adapter").decode()
+    assert json.loads(body)["input"] == {**GIVEN, "lora_scale": 0.8, "seed": 7, "lora": uri}
+
+
 def test_the_http_request_without_a_picture(tmp_path, components):
     result = sampling.generate(components, Request(**GIVEN))
     arguments, _ = run_in_shell(http_request(inputs_of(result, GIVEN)), tmp_path, "curl")

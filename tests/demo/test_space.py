@@ -44,6 +44,7 @@ def space(tmp_path, tiny_folder):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_space_serves_the_page_and_ends(space):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -65,6 +66,8 @@ def test_the_space_serves_the_page_and_ends(space):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=30) as answer:
             config = answer.read().decode()
         assert '"maximum":2,' in config.replace(" ", "")  # num_outputs, by app.py
+        assert "field-prompt" in config
+        assert "field-lora" not in config
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

@@ -90,7 +90,12 @@ def test_the_limits_are_settings(monkeypatch):
     assert Limits.from_environment() == Limits()
     for name, value in (("SIZE", "512"), ("OUTPUTS", "2"), ("STEPS", "20"), ("QUEUE", "8")):
         monkeypatch.setenv(f"JSD_DEMO_MAX_{name}", value)
-    assert Limits.from_environment() == Limits(512, 2, 20, 8)
+    monkeypatch.setenv("JSD_DEMO_LORA", "off")
+    assert Limits.from_environment() == Limits(512, 2, 20, 8, lora=False)
+    monkeypatch.setenv("JSD_DEMO_LORA", "no")
+    with pytest.raises(SettingError, match="JSD_DEMO_LORA: 'no' was given; on or off is wanted"):
+        Limits.from_environment()
+    monkeypatch.delenv("JSD_DEMO_LORA")
     for wrong in ("0", "many", "２", "99999"):
         monkeypatch.setenv("JSD_DEMO_MAX_OUTPUTS", wrong)
         with pytest.raises(SettingError, match="JSD_DEMO_MAX_OUTPUTS"):

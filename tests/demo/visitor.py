@@ -6,8 +6,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
+SIZE = 64  # the side of the pictures, in pixels: the tiny model's own
 SECONDS = 30  # longer than anything takes here
-SETTINGS = {"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"}  # they have to be opened
+# These have to be opened.
+SETTINGS = {"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale", "lora", "lora_scale"}
 TABS = ("draw", "picture", "repaint")
 
 
@@ -39,21 +41,37 @@ class Visitor:
 
     def fill(self, **values: object) -> None:
         """Write values into fields of the tab."""
-        if SETTINGS & values.keys() and not self.field("negative_prompt").is_visible():
-            self.find("button.label-wrap").click()
+        self.show(*values)
         for name, value in values.items():
             self.field(name).fill(str(value))
             self.field(name).blur()
 
-    def upload(self, file: Path) -> None:
-        """Choose a file for the tab's picture, and wait until the server has it, or the editor, ready to be painted."""
-        chooser = self.find(".field-image input[type=file]").first
-        if self.tab == "repaint":
-            chooser.set_input_files(file)
+    def show(self, *names: str) -> None:
+        """Open the settings if one of these fields is among them."""
+        if SETTINGS & set(names) and not self.field("negative_prompt").is_visible():
+            self.find("button.label-wrap").click()
+
+    def upload(self, file: Path, name: str = "image") -> None:
+        """Choose a file for a field, and wait until the server has it, or the editor, ready to be painted."""
+        self.show(name)
+        if self.tab == "repaint" and name == "image":
+            self.choose(file, name)
             self.find("button[aria-label='Brush Size']").wait_for()
         else:
             with self.page.expect_response(lambda response: "/upload" in response.url):
-                chooser.set_input_files(file)
+                self.choose(file, name)
+
+    def choose(self, file: Path, name: str) -> None:
+        """Choose a file for a field."""
+        self.find(f".field-{name} input[type=file]").first.set_input_files(file)
+
+    def remove(self, name: str) -> None:
+        """Take the file away from a field."""
+        self.find(f".field-{name} .icon-button-wrapper button").last.click()
+
+    def refusal(self, name: str) -> Locator:
+        """Return the sentence below a field."""
+        return self.find(f".refused-{name} [role=alert]")
 
     def paint(self) -> None:
         """Paint a short stroke over the middle of the picture."""
