@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
 
 from jsd.engine import Engine
 from jsd.model import load
-from tests.demo.visitor import SECONDS, SIZE, Visitor
+from tests.demo.visitor import CHROMIUM, SIZE, Visitor, chromium
 from tests.fakes import SpyUNet
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = (
-    "--no-sandbox",  # root has none
-    "--disable-gpu",
-    "--enable-unsafe-swiftshader",  # the editor draws with WebGL
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="module")  # playwright keeps an event loop, beside which asyncio.run fails
 def browser():
     if not CHROMIUM:
         pytest.skip("Chromium is not here; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=1000 * SECONDS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="package")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.demo.process import served
 from tests.test_locks import HOST, REQUIRED, pins
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,29 +42,12 @@ def space(tmp_path, tiny_folder):
 
 @pytest.mark.slow
 def test_the_space_serves_the_page_and_ends(space):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JSD_", "PYTHONPATH"))}
-    environment |= {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(space)}
-    process = subprocess.Popen(
-        [sys.executable, "app.py"],
-        cwd=space,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        lines = []
-        while "The page is at" not in "".join(lines[-1:]):
-            lines.append(process.stdout.readline())
-            assert lines[-1], "".join(lines)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=30) as answer:
-            config = answer.read().decode()
-        assert '"maximum":2,' in config.replace(" ", "")  # num_outputs, by app.py
-        assert "field-prompt" in config
-        assert "field-lora" not in config
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+    with (
+        served("app.py", cwd=space, GRADIO_SERVER_PORT="{port}", TMPDIR=str(space)) as address,
+        urllib.request.urlopen(f"{address}/config", timeout=30) as answer,
+    ):
+        config = answer.read().decode()
+    assert '"maximum":2,' in config.replace(" ", "")  # num_outputs, by app.py
+    assert "field-prompt" in config
+    assert "field-lora" not in config
     assert list(space.glob("jsd-demo-*")) == []  # no pictures are left behind

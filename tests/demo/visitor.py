@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = (
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # the editor draws with WebGL
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 SIZE = 64  # the side of the pictures, in pixels: the tiny model's own
 SECONDS = 30  # longer than anything takes here
 # These have to be opened.
 SETTINGS = {"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale", "lora", "lora_scale"}
 TABS = ("draw", "picture", "repaint")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Context manager: a browser without windows."""
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=1000 * SECONDS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
 
 
 class Visitor:
@@ -73,13 +98,15 @@ class Visitor:
         """Return the sentence below a field."""
         return self.find(f".refused-{name} [role=alert]")
 
-    def paint(self) -> None:
-        """Paint a short stroke over the middle of the picture."""
+    def paint(self, *path: tuple[int, int]) -> None:
+        """Paint a stroke along a path of points, in pixels from the middle of the picture. By default it is short."""
         box, mouse = self.find("canvas").first.bounding_box(), self.page.mouse
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        mouse.move(x, y)
+        first, *others = path or ((0, 0), (5, 5))
+        mouse.move(x + first[0], y + first[1])
         mouse.down()
-        mouse.move(x + 5, y + 5, steps=4)
+        for dx, dy in others:
+            mouse.move(x + dx, y + dy)
         mouse.up()
 
     def draw(self, **values: object) -> None:
