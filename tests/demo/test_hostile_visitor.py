@@ -9,7 +9,6 @@ import pytest
 
 from tests.adapters import adapter
 
-
 pytestmark = pytest.mark.slow  # the page takes seconds to start
 
 

@@ -80,6 +80,7 @@ class Visitor:
         """Choose a file for a field, and wait until the server has it, or the editor, ready to be painted."""
         self.show(name)
         if self.tab == "repaint" and name == "image":
+            self.find("canvas").first.wait_for()  # a file that comes sooner is lost
             self.choose(file, name)
             self.find("button[aria-label='Brush Size']").wait_for()
         else:
