@@ -1,0 +1,101 @@
+"""The loop of a run: batches of rows go to the actors, their pictures come back and go to the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow.compute as compute
+from tqdm import tqdm
+
+from bulk import ray_pool
+from bulk.drawing import FAILED, FLAGGED
+from bulk.output import Output
+from bulk.rows import Problem, Row, model_digest
+from jsd.manifest import find_weights
+from jsd.settings import max_batch_rows
+
+# The most UNet rows that `jsd.device` puts into a call. A batch has as many, so that it fills an engine.
+CPU_ROWS, GPU_ROWS = 16, 64
+DIED = Problem(0, "", "the process that drew it died each time; look for its memory, then run the command again")
+
+
+@dataclass
+class Tally:
+    """What has been drawn since `began`. `first`: how many pictures had come when the first came, and after how long.
+
+    Times are seconds.
+    """
+
+    began: float
+    pictures: int = 0
+    flagged: int = 0
+    first: tuple[int, float] | None = None
+
+    def add(self, pictures: int, flagged: int) -> None:
+        """Count pictures that have just come."""
+        self.pictures += pictures
+        self.flagged += flagged
+        self.first = self.first or (pictures, time.monotonic() - self.began)
+
+    def line(self) -> str:
+        """Return the sentence for the end of a run. Its speed leaves out the start of Ray and of the model."""
+        seconds = time.monotonic() - self.began
+        text = f"{self.pictures} pictures in {seconds:.0f} s" + f", {self.flagged} of them flagged" * bool(self.flagged)
+        if self.first and self.pictures > self.first[0]:
+            count, start = self.first
+            text += f": the first after {start:.0f} s, then {(self.pictures - count) / (seconds - start):.2f} a second"
+        return text
+
+
+def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str | None) -> list[Problem]:
+    """Draw rows into the folder of a run, with a progress bar on stderr. Returns why some of them can't be drawn.
+
+    Raises `InputError` for `actors` and `address`, and the errors of `settings.make_engine`.
+    """
+    unet_rows = max_batch_rows()
+    print(f"weights {find_weights()}; Ray starts, then each actor loads them: this takes seconds", flush=True)
+    environment, model, tally = _settings(), model_digest(), Tally(time.monotonic())
+    problems: list[Problem] = []
+    missing = {row.number for row in rows}
+    with ray_pool.quiet() as terminal, ray_pool.running(address):
+        pool = ray_pool.make_pool(actors, os.environ.get("JSD_DEVICE", "cuda").startswith("cuda"))
+        unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
+        batches = [
+            json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)
+        ]
+        with tqdm(total=len(rows), unit="row", file=terminal) as bar:
+            for table in ray_pool.draw_all(batches, pool, environment, model):
+                missing -= set(table["row"].to_pylist())
+                bar.update(len(rows) - len(missing) - bar.n)
+                failed = compute.equal(table["status"], FAILED)
+                for row in table.filter(failed).select(["row", "input", "reason"]).to_pylist():
+                    problems.append(Problem(**row))
+                pictures = table.filter(compute.invert(failed))
+                if len(pictures):
+                    output.add(pictures)
+                    tally.add(len(pictures), compute.sum(compute.equal(pictures["status"], FLAGGED)).as_py())
+    print(tally.line(), flush=True)
+    return problems + [Problem(row, DIED.input, DIED.reason) for row in sorted(missing)]
+
+
+def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:
+    """Put rows together whose pictures, with guidance, take at most `unet_rows` in the UNet's batch."""
+    batch: list[Row] = []
+    for row in rows:
+        if batch and 2 * (row.pictures + sum(other.pictures for other in batch)) > unet_rows:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _settings() -> dict[str, str]:
+    """Return the settings (JSD_...) for the actors, which run in another folder: paths are absolute."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("JSD_")}
+    paths = {name: os.path.abspath(settings[name]) for name in ("JSD_WEIGHTS", "JSD_LORA") if settings.get(name)}
+    return settings | paths
