@@ -16,6 +16,7 @@ from jsd.errors import InputError, MissingPackageError, shown
 from jsd.request import MAX_SEED
 
 SHOWN = 10  # problems on the terminal
+STOPPED = 130  # the exit code after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,16 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the prompts. Returns 0, or 1 if there is a row without a picture. Raises `JSDError` and `OSError`."""
+    """Draw the prompts. Returns the exit code: 1 if there are rows without a picture. Raises `JSDError` and `OSError`."""
+    rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
+    count = len(rows) + len(problems)
+    if not count:
+        raise InputError(prompts.FILE, f"{shown(arguments.prompts.name)} has no rows")
     try:
         from bulk import loop
         from bulk.output import open_output
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"the package {error.name} is missing; run script/bootstrap bulk") from None
-    rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
-    count = len(rows) + len(problems)
-    if not count:
-        raise InputError("PROMPTS", f"{shown(str(arguments.prompts))} is empty")
     with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
         done = output.done_of(rows, count)
         rows = [row for row in rows if row.number not in done]
@@ -70,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         _show(problems)
         output.write_errors(problems)
         if rows:
-            found = loop.draw(rows, output, arguments.actors, arguments.address)
+            try:
+                found = loop.draw(rows, output, arguments.actors, arguments.address)
+            except KeyboardInterrupt:
+                print("stopped; the same command goes on from here", file=sys.stderr)
+                return STOPPED
             _show(found)
             problems += found
         if file := output.write_errors(problems):

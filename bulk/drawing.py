@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds, and only actors need it
     from jsd.result import Result
 
 DRAWN, FLAGGED, FAILED = "drawn", "flagged", "failed"
+NO_MODEL = "no model"  # there are no pictures at all, for this reason
 # What the table of a run says of each picture. A row of the prompts' file has as many as its num_outputs, from 0.
 COLUMNS = pa.schema(
     {
@@ -61,18 +62,25 @@ class Drawer:
     def __init__(self, environment: Mapping[str, str], model: str):
         """Load the model that the settings in `environment` (JSD_...) choose. It has to be `model`, a `model_digest`.
 
-        Raises the errors of `settings.make_engine`. If the engine is lost, the process ends, and Ray starts another.
+        If that fails, every batch says why. If the engine is lost, the process ends, and Ray starts another.
         """
         from jsd import settings
 
         os.environ.update(environment)
-        if model_digest() != model:
-            raise SettingError("JSD_WEIGHTS, JSD_LORA: this machine has another model than the one that started")
-        self.engine = settings.make_engine(lambda error: os._exit(1))
+        self.reason = ""
+        try:
+            if model_digest() != model:
+                raise SettingError("JSD_WEIGHTS, JSD_LORA: this machine has another model than the one that began")
+            self.engine = settings.make_engine(lambda error: os._exit(1))
+        except (JSDError, OSError) as error:
+            self.reason = str(error)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Draw the rows of a batch. `batch` has one row and the column `rows`, a JSON list of [row, digest, inputs].
-        Returns a table of DRAWINGS."""
+        """Draw the rows of a batch, which is a table of one row with the column `rows`: a JSON list of [row, digest,
+        inputs]. Returns a table of DRAWINGS.
+        """
+        if self.reason:
+            return pa.Table.from_pylist([{"status": NO_MODEL, "reason": self.reason}], schema=DRAWINGS)
         return draw(self.engine, json.loads(batch["rows"][0].as_py()))
 
 

@@ -1,20 +1,24 @@
-"""Locks on files. The system frees a lock when the process that holds it ends, also when it is killed."""
+"""Locks on files and folders. The system frees a lock when the process that holds it ends, also when it is killed."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[bool]:
-    """Context manager: lock a file that exists. Yields False if another process holds the lock. Raises `OSError`."""
-    with file.open("rb") as stream:
+def locked(path: Path) -> Iterator[bool]:
+    """Context manager: lock what is at `path`. Yields False if another process holds the lock. Raises `OSError`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            ours = False
+        yield ours
+    finally:
+        os.close(handle)

@@ -14,13 +14,14 @@ from tqdm import tqdm
 from bulk import ray_pool
 from bulk.drawing import FAILED, FLAGGED
 from bulk.output import Output
+from bulk.pool import share
 from bulk.rows import Problem, Row, model_digest
 from jsd.manifest import find_weights
 from jsd.settings import max_batch_rows
 
 # The most UNet rows that `jsd.device` puts into a call. A batch has as many, so that it fills an engine.
 CPU_ROWS, GPU_ROWS = 16, 64
-DIED = Problem(0, "", "the process that drew it died each time; look for its memory, then run the command again")
+DIED = "its process died each time (of too little memory?); run the command again, or leave the row out"
 
 
 @dataclass
@@ -62,7 +63,7 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
     problems: list[Problem] = []
     missing = {row.number for row in rows}
     with ray_pool.quiet() as terminal, ray_pool.running(address):
-        pool = ray_pool.make_pool(actors, os.environ.get("JSD_DEVICE", "cuda").startswith("cuda"))
+        pool = share(ray_pool.machines(), actors, on_gpus=os.environ.get("JSD_DEVICE", "cuda").startswith("cuda"))
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
         batches = [
             json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)
@@ -79,7 +80,7 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
                     output.add(pictures)
                     tally.add(len(pictures), compute.sum(compute.equal(pictures["status"], FLAGGED)).as_py())
     print(tally.line(), flush=True)
-    return problems + [Problem(row, DIED.input, DIED.reason) for row in sorted(missing)]
+    return problems + [Problem(row, "", DIED) for row in sorted(missing)]
 
 
 def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:

@@ -1,9 +1,9 @@
 """Draw batches of rows on this machine's or a cluster's processors with Ray Data. The only module that imports ray.
 
 Every actor has an engine of its own, on a GPU of its own where there is one. Two batches are with an actor at a time,
-so that its engine begins one while it ends the other. Pictures come back through Ray's object store: only the machine
-that started the run writes them. Ray starts an actor again that died, and gives its batches to an actor up to RETRIES
-times more. The rows of a batch that ends no actor's life but each one's are left out, and the caller reports them.
+so that its engine begins one while it ends the other. Pictures come back through Ray's object store, and only the
+process that started the run writes them. When an actor dies, Ray starts it again and repeats its batches. A batch that
+RETRIES more actors have died of is left out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -39,15 +39,11 @@ IN_FLIGHT = 2  # batches with an actor
 RETRIES = 3
 PREFIX = "jsd-bulk-ray-"
 LONGEST = 20  # characters of the folder for temporary files; sockets have paths of at most 107
+AGE = 60  # seconds; a folder that is younger may not be locked yet
 
 
-@dataclass(frozen=True)
-class Pool:
-    """How many actors there are, and what each has of a machine."""
-
-    actors: int
-    gpus: int  # 0 or 1
-    cpus: int
+class PoolError(JSDError):
+    """Ray can't be started or reached, or its actors can't draw."""
 
 
 @contextmanager
@@ -68,17 +64,18 @@ def running(address: str | None = None) -> Iterator[None]:
     Ray's own folder for temporary files is removed at the end, and those that killed runs have left are too.
     """
     with contextlib.ExitStack() as stack:
-        options = {}
+        folder, options = Path("/"), {}
         if address is None:
             _remove_strays()
             folder = stack.enter_context(_temporary_folder())
             options = {"include_dashboard": False, "_temp_dir": str(folder), "object_store_memory": STORE_BYTES}
-            # Workers look for modules in the folder where Ray was started. They shall find none of the caller's.
-            stack.enter_context(contextlib.chdir(folder))
+        # Workers look for modules in the folder where the run was started. They shall find none of the caller's.
+        stack.enter_context(contextlib.chdir(folder))
         try:
             ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **options)
-        except (ConnectionError, ValueError) as error:
-            raise InputError("--address", f"there is no cluster to be reached ({error})") from error
+        except Exception as error:  # Ray raises many classes, the plain one among them
+            where = f"--address {address}" if address else "this machine, which may be too busy; try again"
+            raise PoolError(f"Ray can't start on {where} ({_last_line(error)})") from error
         stack.callback(ray.shutdown)
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
@@ -87,27 +84,15 @@ def running(address: str | None = None) -> Iterator[None]:
         yield
 
 
-def make_pool(actors: int | None, on_gpus: bool) -> Pool:
-    """Share the machines of the running Ray among `actors`: by default one a GPU, and without GPUs one a machine.
-
-    `on_gpus=False` leaves GPUs alone. Raises `InputError` if there are more actors than GPUs or cores.
-    """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(int(machine.get("GPU", 0)) for machine in machines) if on_gpus else 0
-    cores = [int(machine.get("CPU", 0)) for machine in machines]
-    wanted = actors or gpus or sum(count > 0 for count in cores)
-    most = gpus or sum(cores)
-    if wanted > most:
-        raise InputError("--actors", f"{wanted} was given; there are {most} {'GPUs' if gpus else 'cores'}")
-    if gpus:
-        return Pool(wanted, 1, 1)
-    return Pool(wanted, 0, max(n for n in range(1, max(cores) + 1) if sum(count // n for count in cores) >= wanted))
+def machines() -> list[dict[str, float]]:
+    """Return the resources of each machine of the running Ray, such as "CPU" and "GPU"."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], model: str) -> Iterator[pa.Table]:
     """Draw batches, each a JSON list as `Drawer` takes it. Yields a table of `drawing.DRAWINGS` for each, in any order.
 
-    A batch is left out whose actor dies again and again. Raises `JSDError` if the actors can't load the model.
+    A batch is left out whose actor dies again and again. Raises `PoolError` if the actors can't load the model.
     """
     drawn = ray.data.from_items([{"rows": batch} for batch in batches], override_num_blocks=len(batches)).map_batches(
         Drawer,
@@ -115,7 +100,7 @@ def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], mo
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        num_cpus=pool.cpus,
+        num_cpus=pool.cores,
         num_gpus=pool.gpus,
         compute=ActorPoolStrategy(
             size=pool.actors,
@@ -125,24 +110,40 @@ def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], mo
         ),
         max_task_retries=RETRIES,
     )
-    yield from drawn.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        for table in drawn.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            if table["status"][0].as_py() == NO_MODEL:
+                raise PoolError(table["reason"][0].as_py())
+            yield table
+    except RayError as error:
+        raise PoolError(f"Ray's actors can't work ({_last_line(error)})") from error
+
+
+def _last_line(error: Exception) -> str:
+    """Return what an error says in the end. Ray's errors quote whole tracebacks."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
+    """Context manager: a folder for Ray's sockets and logs, locked, and removed at the end."""
     parent = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(
-        prefix=PREFIX, dir=parent if len(parent) <= LONGEST else "/tmp", ignore_cleanup_errors=True
-    ) as name:
-        (Path(name) / "lock").touch()
-        with locked(Path(name) / "lock"):
-            yield Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent if len(parent) <= LONGEST else "/tmp"))
+    with locked(folder):
+        try:
+            yield folder
+        finally:
+            for _ in range(50):  # the last of Ray's processes may still be writing there
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
+                time.sleep(0.1)
 
 
 def _remove_strays() -> None:
     """Remove the temporary folders of runs that were killed."""
     for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
         for folder in parent.glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError), locked(folder / "lock") as ours:
-                if ours:
+            with contextlib.suppress(OSError), locked(folder) as ours:
+                if ours and time.time() - folder.stat().st_mtime > AGE:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
 
 from PIL import Image
 
@@ -59,3 +59,15 @@ def test_a_flagged_picture_is_a_row_that_says_so(components):
         (0, 1, "flagged", None, 64),
         (1, 2, "flagged", None, 64),
     ]
+
+
+def test_an_actor_without_its_model_says_so_for_every_batch(tiny_copy, monkeypatch):
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_copy))
+    digest = model_digest()
+    for change, reason in (("another", "has another model"), (None, "altered (its sha256 is not the one in")):
+        if change is None:
+            flip_last_bit(tiny_copy / "unet" / "diffusion_pytorch_model.safetensors")
+        drawer = Drawer({"JSD_WEIGHTS": str(tiny_copy)}, change or digest)
+        found = drawer(pa.table({"rows": [json.dumps([(1, "a", ask())])]})).to_pylist()
+        assert [row["status"] for row in found] == ["no model"]
+        assert reason in found[0]["reason"]

@@ -102,9 +102,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
-    code = (
-        "import sys, pathlib\nfrom bulk import output\nwith output.open_output(pathlib.Path(sys.argv[1]), 0, 1): pass"
-    )
+    code = "import sys, pathlib, bulk.output as o\nwith o.open_output(pathlib.Path(sys.argv[1]), 0, 1): pass"
     with open_output(tmp_path / "out", False, 1):
         done = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True)
     assert "another run writes into" in done.stderr
