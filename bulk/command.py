@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the prompts. Returns the exit code: 1 if there are rows without a picture. Raises `JSDError` and `OSError`."""
+    """Draw the prompts. Returns the exit code: 1 if a row has no picture. Raises `JSDError` and `OSError`."""
     rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
     count = len(rows) + len(problems)
     if not count:
@@ -107,8 +107,8 @@ def _show(problems: Sequence[Problem]) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) == int(text):
-        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a number from 1 is wanted")
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a whole number from 1 is wanted")
     return int(text)
 
 

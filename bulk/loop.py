@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as compute
@@ -15,7 +15,7 @@ from bulk import ray_pool
 from bulk.drawing import FAILED, FLAGGED
 from bulk.output import Output
 from bulk.pool import share
-from bulk.rows import Problem, Row, model_digest
+from bulk.rows import Problem, Row, batches_of, model_digest
 from jsd.manifest import find_weights
 from jsd.settings import max_batch_rows
 
@@ -63,7 +63,7 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
     problems: list[Problem] = []
     missing = {row.number for row in rows}
     with ray_pool.quiet() as terminal, ray_pool.running(address):
-        pool = share(ray_pool.machines(), actors, on_gpus=os.environ.get("JSD_DEVICE", "cuda").startswith("cuda"))
+        pool = share(ray_pool.machines(), actors, on_gpus=(os.environ.get("JSD_DEVICE") or "cuda").startswith("cuda"))
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
         batches = [
             json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)
@@ -81,18 +81,6 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
                     tally.add(len(pictures), compute.sum(compute.equal(pictures["status"], FLAGGED)).as_py())
     print(tally.line(), flush=True)
     return problems + [Problem(row, "", DIED) for row in sorted(missing)]
-
-
-def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:
-    """Put rows together whose pictures, with guidance, take at most `unet_rows` in the UNet's batch."""
-    batch: list[Row] = []
-    for row in rows:
-        if batch and 2 * (row.pictures + sum(other.pictures for other in batch)) > unet_rows:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _settings() -> dict[str, str]:

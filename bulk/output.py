@@ -35,7 +35,7 @@ from jsd.atomic import atomic_file
 from jsd.errors import InputError, shown
 
 PART_ROWS = 1000  # pictures
-PART_BYTES = 1 << 28
+PART_BYTES = 1 << 27
 LOCK = ".jsd-bulk"  # also tells that the folder is ours
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 
@@ -56,12 +56,11 @@ class Output:
         """
         tables = [parquet.read_table(file, columns=["row", "digest"]) for file in sorted(self._table.glob("*.parquet"))]
         done = {row: digest for table in tables for row, digest in zip(*table.to_pydict().values(), strict=True)}
-        changed = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
-        for number in [*changed, *(number for number in done if number > count)]:
-            reason = (
-                f"row {number} in {shown(str(self.root))} was drawn from other inputs, with another --seed or model"
-            )
-            raise InputError("--to", f"{reason}; go on with the same ones, or give a new folder")
+        wrong = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
+        wrong += [number for number in done if number > count]
+        if wrong:
+            reason = f"row {wrong[0]} was drawn from other inputs, with another --seed or model"
+            raise InputError("--to", f"{reason}; go on with the same, or give a new folder")
         return set(done)
 
     def add(self, drawings: pa.Table) -> None:
@@ -111,14 +110,14 @@ def open_output(root: Path, as_files: bool, seconds: float) -> Iterator[Output]:
     """
     if root.exists() and not (root / LOCK).is_file() and (not root.is_dir() or any(root.iterdir())):
         raise InputError("--to", f"{shown(str(root))} has other files; give a new folder, or one of an earlier run")
-    for folder in (root / "table", root / "pictures"):
-        folder.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     (root / LOCK).touch()
     with locked(root / LOCK) as ours:
         if not ours:
             raise InputError("--to", f"another run writes into {shown(str(root))}; wait for its end")
-        for path in (*root.iterdir(), *(root / "table").iterdir(), *(root / "pictures").iterdir()):
-            if UNFINISHED.match(path.name):
+        for folder in (root, root / "table", root / "pictures"):
+            folder.mkdir(exist_ok=True)
+            for path in [path for path in folder.iterdir() if UNFINISHED.match(path.name)]:
                 _remove(path)
         output = Output(root, as_files, seconds)
         try:

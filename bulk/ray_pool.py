@@ -29,10 +29,12 @@ os.environ |= {
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
-from bulk.drawing import Drawer
+from bulk.drawing import NO_MODEL, Drawer
 from bulk.locks import locked
-from jsd.errors import InputError
+from bulk.pool import Pool
+from jsd.errors import JSDError
 
 STORE_BYTES = 1 << 29  # for pictures on their way; they take /dev/shm, or /tmp if that has less room
 IN_FLIGHT = 2  # batches with an actor
@@ -68,7 +70,8 @@ def running(address: str | None = None) -> Iterator[None]:
         if address is None:
             _remove_strays()
             folder = stack.enter_context(_temporary_folder())
-            options = {"include_dashboard": False, "_temp_dir": str(folder), "object_store_memory": STORE_BYTES}
+            options = {"_temp_dir": str(folder), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+            options["_node_ip_address"] = "127.0.0.1"  # nobody else may reach Ray, which runs what it is sent
         # Workers look for modules in the folder where the run was started. They shall find none of the caller's.
         stack.enter_context(contextlib.chdir(folder))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,18 @@ def make_request(inputs: str) -> Request:
 
     values = json.loads(inputs)
     return Request.from_dict(values | {n: images.read_input(n, values[n]) for n in PICTURES if n in values})
+
+
+def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:
+    """Put rows together whose pictures, with guidance, take at most `unet_rows` in the UNet's batch."""
+    batch: list[Row] = []
+    for row in rows:
+        if batch and 2 * (row.pictures + sum(other.pictures for other in batch)) > unet_rows:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def seed_of(row: int, seed: int) -> int:

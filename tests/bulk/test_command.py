@@ -65,14 +65,16 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path
     def parts() -> list[Path]:
         return list((out / "table").glob("*.parquet"))
 
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=log, stderr=log
-    ) as process:
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log) as process,
+    ):
         try:
             wait(parts, process)
             actors = [p for p in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in p.cmdline()[0]]
             actors[0].kill()
-            wait(lambda before=len(parts()): len(parts()) > before, process)
+            number = len(parts())
+            wait(lambda: len(parts()) > number, process)
         finally:
             process.send_signal(signal.SIGKILL)
     before = len(rows_of(out))

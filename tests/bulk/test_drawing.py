@@ -13,11 +13,12 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap
 
 from PIL import Image
 
-from bulk.drawing import draw
+from bulk.drawing import Drawer, draw
+from bulk.rows import model_digest
 from jsd import sampling
 from jsd.engine import Engine
 from jsd.request import Request
-from tests.fakes import psnr
+from tests.fakes import flip_last_bit, psnr
 
 
 def ask(**inputs: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bulk.command import read_rows
-from bulk.rows import Problem, make_request, make_row, model_digest
+from bulk.rows import Problem, Row, batches_of, make_request, make_row, model_digest
 from jsd.errors import InputError
 from tests.fakes import flip_last_bit
 
@@ -83,3 +83,10 @@ def test_the_model_digest_changes_with_the_model_and_its_adapter(tiny_copy, tmp_
     digests.append(model_digest())
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
+
+
+def test_a_batch_has_as_many_rows_as_fill_the_unet_and_at_least_one():
+    rows = [Row(number, "", pictures, "") for number, pictures in enumerate((1, 1, 1, 1, 2, 3, 1, 8, 1), 1)]
+    batches = [[row.number for row in batch] for batch in batches_of(rows, unet_rows=8)]
+    assert batches == [[1, 2, 3, 4], [5], [6, 7], [8], [9]]
+    assert list(batches_of([], unet_rows=8)) == []
