@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bulk import prompts
 from bulk.rows import Problem, Row, make_row, model_digest
-from jsd.errors import InputError, MissingPackageError, shown
+from jsd.errors import InputError, shown
 from jsd.request import MAX_SEED
 
 SHOWN = 10  # problems on the terminal
@@ -58,11 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     count = len(rows) + len(problems)
     if not count:
         raise InputError(prompts.FILE, f"{shown(arguments.prompts.name)} has no rows")
-    try:
-        from bulk import loop
-        from bulk.output import open_output
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"the package {error.name} is missing; run script/bootstrap bulk") from None
+    prompts.require("pyarrow", "ray")
+    from bulk import loop
+    from bulk.output import open_output
+
     with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
         done = output.done_of(rows, count)
         rows = [row for row in rows if row.number not in done]

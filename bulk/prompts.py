@@ -10,6 +10,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def read(file: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
             yield number, parse(row)
         except InputError as error:
             yield number, error
+
+
+def require(*packages: str) -> None:
+    """Raise `MissingPackageError` if a package is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingPackageError(f"the package {package} is missing; run script/bootstrap bulk")
 
 
 def _lines(file: Path, newline: str | None = None) -> Iterator[str]:
@@ -113,11 +121,10 @@ def _from_json(line: str) -> dict[str, Any]:
 
 def _batches(file: Path) -> Iterator[list[tuple[str, Any]]]:
     """Yield the rows of a Parquet file, each as pairs of a name and a scalar of pyarrow."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"the package {error.name} is missing; run script/bootstrap bulk") from None
+    require("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
     try:
         with parquet.ParquetFile(file) as table:
             names = _columns(table.schema_arrow.names)

@@ -11,7 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,29 +22,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-# Ray's processes read these when they start. It sends nothing about us anywhere, and keeps no metrics.
-os.environ |= {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
 
 from bulk.drawing import NO_MODEL, Drawer
 from bulk.locks import locked
 from bulk.pool import Pool
 from jsd.errors import JSDError
 
+# Ray and its processes read these when they start. It sends nothing about us anywhere, and keeps no metrics.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 STORE_BYTES = 1 << 29  # for pictures on their way; they take /dev/shm, or /tmp if that has less room
 IN_FLIGHT = 2  # batches with an actor
 RETRIES = 3
 PREFIX = "jsd-bulk-ray-"
 LONGEST = 20  # characters of the folder for temporary files; sockets have paths of at most 107
-AGE = 60  # seconds; a folder that is younger may not be locked yet
 
 
 class PoolError(JSDError):
@@ -50,13 +48,17 @@ class PoolError(JSDError):
 
 @contextmanager
 def quiet() -> Iterator[TextIO]:
-    """Context manager: what this process writes to stderr, also from C++, is dropped. Yields the stderr from before."""
-    with os.fdopen(os.dup(2), "w", buffering=1) as terminal, open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield terminal
-        finally:
-            os.dup2(terminal.fileno(), 2)
+    """Context manager: drop what this process prints, from C++ too. Yields the stderr from before, to print on."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number in (1, 2):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nowhere.fileno(), number)
+        yield stack.enter_context(open(kept, "w", buffering=1, closefd=False))
 
 
 @contextmanager
@@ -67,19 +69,25 @@ def running(address: str | None = None) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         folder, options = Path("/"), {}
+        os.environ |= QUIET
         if address is None:
             _remove_strays()
             folder = stack.enter_context(_temporary_folder())
             options = {"_temp_dir": str(folder), "object_store_memory": STORE_BYTES, "include_dashboard": False}
-            options["_node_ip_address"] = "127.0.0.1"  # nobody else may reach Ray, which runs what it is sent
+            # Ray listens on all addresses and runs what it is sent. So it has to know who sends it.
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         # Workers look for modules in the folder where the run was started. They shall find none of the caller's.
         stack.enter_context(contextlib.chdir(folder))
+        import ray  # reads the environment
+        from ray.data import DataContext
+
         try:
             ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **options)
         except Exception as error:  # Ray raises many classes, the plain one among them
             where = f"--address {address}" if address else "this machine, which may be too busy; try again"
             raise PoolError(f"Ray can't start on {where} ({_last_line(error)})") from error
         stack.callback(ray.shutdown)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # instead of Ray's, which ends in an abort
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -89,6 +97,8 @@ def running(address: str | None = None) -> Iterator[None]:
 
 def machines() -> list[dict[str, float]]:
     """Return the resources of each machine of the running Ray, such as "CPU" and "GPU"."""
+    import ray
+
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -97,6 +107,10 @@ def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], mo
 
     A batch is left out whose actor dies again and again. Raises `PoolError` if the actors can't load the model.
     """
+    import ray
+    from ray.data import ActorPoolStrategy
+    from ray.exceptions import RayError
+
     drawn = ray.data.from_items([{"rows": batch} for batch in batches], override_num_blocks=len(batches)).map_batches(
         Drawer,
         fn_constructor_args=(environment, model),
@@ -131,8 +145,9 @@ def _last_line(error: Exception) -> str:
 def _temporary_folder() -> Iterator[Path]:
     """Context manager: a folder for Ray's sockets and logs, locked, and removed at the end."""
     parent = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent if len(parent) <= LONGEST else "/tmp"))
-    with locked(folder):
+    made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent if len(parent) <= LONGEST else "/tmp"))
+    with locked(made):
+        folder = made.rename(made.with_name(made.name[1:]))  # `_remove_strays` sees no folder without its lock
         try:
             yield folder
         finally:
@@ -148,5 +163,5 @@ def _remove_strays() -> None:
     for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
         for folder in parent.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError), locked(folder) as ours:
-                if ours and time.time() - folder.stat().st_mtime > AGE:
+                if ours:
                     shutil.rmtree(folder, ignore_errors=True)
