@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=_seed, default=0, help="rows without a seed get one that depends on this (default: 0)"
     )
     parser.add_argument(
-        "--actors", type=_positive, metavar="N", help="engines (default: one a GPU, without GPUs one a machine)"
+        "--actors",
+        type=_positive,
+        metavar="N",
+        help="engines (default: one a GPU, or else as cores and memory allow)",
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine alone)")
     parser.add_argument(

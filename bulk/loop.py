@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bulk import ray_pool
 from bulk.drawing import FAILED, FLAGGED
 from bulk.output import Output
-from bulk.pool import share
+from bulk.pool import memory_of, share
 from bulk.rows import Problem, Row, batches_of, model_digest
 from jsd.manifest import find_weights
 from jsd.settings import max_batch_rows
@@ -58,12 +58,14 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
     Raises `InputError` for `actors` and `address`, and the errors of `settings.make_engine`.
     """
     unet_rows = max_batch_rows()
-    print(f"weights {find_weights()}; Ray starts, then each actor loads them: this takes seconds", flush=True)
+    weights = find_weights().absolute()
+    print(f"weights {weights}; Ray starts, then each actor loads them: this takes seconds", flush=True)
     environment, model, tally = _settings(), model_digest(), Tally(time.monotonic())
     problems: list[Problem] = []
     missing = {row.number for row in rows}
     with ray_pool.quiet() as terminal, ray_pool.running(address):
-        pool = share(ray_pool.machines(), actors, on_gpus=(os.environ.get("JSD_DEVICE") or "cuda").startswith("cuda"))
+        on_gpus = (os.environ.get("JSD_DEVICE") or "cuda").startswith("cuda")
+        pool = share(ray_pool.machines(), actors, on_gpus, memory_of(weights))
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
         batches = [
             json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)

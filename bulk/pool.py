@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from jsd.errors import InputError
+
+BASE_BYTES = 1 << 30  # of an actor's process, without its weights, which files hold in half precision
 
 
 @dataclass(frozen=True)
@@ -17,17 +20,30 @@ class Pool:
     cores: int
 
 
-def share(machines: Sequence[Mapping[str, float]], actors: int | None, on_gpus: bool) -> Pool:
-    """Share machines, given as Ray's resources ("GPU", "CPU"), among `actors`. None: one a GPU, or else one a machine.
+def share(machines: Sequence[Mapping[str, float]], actors: int | None, on_gpus: bool, need: int) -> Pool:
+    """Share machines, given as Ray's resources ("GPU", "CPU", "memory" in bytes), among `actors`.
 
-    `on_gpus=False` leaves GPUs alone. Raises `InputError` if there are more actors than GPUs or cores.
+    None: one a GPU. Without GPUs one a core, since on a CPU many engines draw more than one with many threads, but no
+    more than have `need` bytes of memory each, and one a machine at least. `on_gpus=False` leaves GPUs alone. Raises
+    `InputError` if there are more actors than GPUs or cores.
     """
     gpus = sum(int(machine.get("GPU", 0)) for machine in machines) if on_gpus else 0
     cores = [int(machine.get("CPU", 0)) for machine in machines]
-    actors = actors or gpus or sum(count > 0 for count in cores)
+    rooms = cores if actors else [max(1, int(machine.get("memory", 0) // need)) for machine in machines]
+
+    def places(size: int) -> int:
+        """How many actors with `size` cores have room."""
+        return sum(min(count // size, room) for count, room in zip(cores, rooms, strict=True))
+
+    actors = actors or gpus or places(1)
     most, kind = (gpus, "GPUs") if gpus else (sum(cores), "cores")
     if not 0 < actors <= most:
         raise InputError("--actors", f"{actors} was given; there are {most} {kind}")
     if gpus:
         return Pool(actors, 1, 1)
-    return Pool(actors, 0, max(n for n in range(1, max(cores) + 1) if sum(count // n for count in cores) >= actors))
+    return Pool(actors, 0, max(size for size in range(1, max(cores) + 1) if places(size) >= actors))
+
+
+def memory_of(weights: Path) -> int:
+    """Return how many bytes of memory an actor needs that loads the model folder `weights`, generously."""
+    return BASE_BYTES + 3 * sum(file.stat().st_size for file in weights.rglob("*.safetensors"))
