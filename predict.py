@@ -5,15 +5,16 @@ those of `jsd.request`.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import io
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import cog
 from cog import BasePredictor, Input, Path
@@ -21,22 +22,29 @@ from cog import BasePredictor, Input, Path
 from jsd import images, settings
 from jsd.errors import InputError
 from jsd.request import Request
-from jsd.result import Result
 from serving.folders import PredictionFolders
 from serving.memory import use_heaps
 from serving.pictures import fetch
 from serving.progress import progress_line
 from serving.slots import Slots, end_server
 
+if TYPE_CHECKING:  # it imports torch, for which `settings.make_engine` prepares first
+    from jsd.result import Result
+
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
         use_heaps()
-        self.addresses = settings.input_urls()
+        self.addresses, watched = settings.input_urls(), settings.metrics_address()
         self.slots = Slots(partial(end_server, os.getppid()))
         self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
+        if watched:
+            from serving.metrics import Metrics
+
+            self.metrics = Metrics(self.engine, watched)
         self.readers = ThreadPoolExecutor(2, "jsd-read")  # large pictures take memory
+        self.loras = asyncio.Semaphore(4)  # their files wait in memory until they are read
         self.writers = ThreadPoolExecutor(4, "jsd-write")
         self.folders = PredictionFolders()
 
@@ -50,7 +58,7 @@ class Predictor(BasePredictor):
         self,
         prompt: str = Input(
             default="サラリーマン 油絵",
-            description="What the picture shows, in Japanese, e.g. 猫の肖像画 油絵. Weights have no effect.",
+            description="What the picture shows, in Japanese, e.g. 猫の油絵. Weights such as (猫:1.3) are ignored.",
             min_length=1,
             max_length=2000,
         ),
@@ -72,7 +80,7 @@ class Predictor(BasePredictor):
         ),
         width: int | None = Input(
             default=None,
-            description="Width in pixels, a multiple of the model's latent cell. Left out: as suits model and image.",
+            description="Width in pixels, a multiple of the model's latent cell. Left out: the model and image decide.",
             ge=64,
             le=1024,
         ),
@@ -117,6 +125,12 @@ class Predictor(BasePredictor):
             ge=0,
             le=9007199254740991,
         ),
+        lora: Path | None = Input(
+            default=None, description="An adapter to draw with: a LoRA for this model (.safetensors)."
+        ),
+        lora_scale: float = Input(
+            default=1, description="How strongly `lora` changes the model; 0 not at all. Needs lora.", ge=-2, le=2
+        ),
         output_format: str = Input(
             default="png",
             description="The file format of the pictures; jpeg is jpg.",
@@ -133,40 +147,40 @@ class Predictor(BasePredictor):
         if None not in (steps, num_inference_steps):
             raise InputError("steps", "is another name for num_inference_steps; give only one of them")
         with self.slots.prediction(), self.folders.prediction():
-            make_request = partial(
-                Request,
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                width=width,
-                height=height,
-                num_outputs=num_outputs,
-                num_inference_steps=steps if num_inference_steps is None else num_inference_steps,
-                guidance_scale=guidance_scale,
-                scheduler=scheduler,
-                seed=seed,
-                output_format=output_format,
-                output_quality=output_quality,
-                prompt_strength=prompt_strength,
-            )
-            request = await self._with_pictures(make_request, {"image": image, "mask": mask})
+            inputs = {
+                "prompt": prompt,
+                "negative_prompt": negative_prompt,
+                "width": width,
+                "height": height,
+                "num_outputs": num_outputs,
+                "num_inference_steps": steps if num_inference_steps is None else num_inference_steps,
+                "guidance_scale": guidance_scale,
+                "scheduler": scheduler,
+                "seed": seed,
+                "output_format": output_format,
+                "output_quality": output_quality,
+                "prompt_strength": prompt_strength,
+                "lora_scale": lora_scale,
+            }
+            async with self.loras if lora else contextlib.nullcontext():
+                request = await self._with_files(inputs, {"image": image, "mask": mask, "lora": lora})
             # When this coroutine is cancelled, so is the engine's future, and the job's rows are free at the next tick.
             result = await asyncio.wrap_future(self.engine.submit(request, progress_line()))
             save = partial(contextvars.copy_context().run, self._save, result)  # the log and metrics are by context
             return await asyncio.get_running_loop().run_in_executor(self.writers, save)
 
-    async def _with_pictures(self, make_request: Callable[..., Request], uris: dict[str, str | None]) -> Request:
-        """Fetch the pictures, and return the resolved request with them. "" means none. Raises `InputError`."""
-        files = {name: io.BytesIO(await fetch(name, uri, self.addresses)) for name, uri in uris.items() if uri}
+    async def _with_files(self, inputs: dict[str, Any], uris: dict[str, str | None]) -> Request:
+        """Fetch the files, and return the resolved request with them. "" means none. Raises `InputError`."""
+        files = {name: await fetch(name, uri, self.addresses) for name, uri in uris.items() if uri}
 
         def resolve() -> Request:
-            pictures = {name: images.read_input(name, file) for name, file in files.items()}
-            return self.engine.resolve(make_request(**pictures))
+            read = {n: data if n == "lora" else images.read_input(n, io.BytesIO(data)) for n, data in files.items()}
+            return self.engine.resolve(Request.from_dict(inputs | read))
 
-        if not files:
-            return resolve()
-        return await asyncio.get_running_loop().run_in_executor(self.readers, resolve)  # it takes long
+        # It may take long, and requests without pictures don't wait for those with some.
+        return await asyncio.get_running_loop().run_in_executor(self.readers if files else None, resolve)
 
-    def _save(self, result: Result) -> list[Path]:
+    def _save(self, result: "Result") -> list[Path]:
         """Write the pictures to a new folder and return their paths. Reports figures to Cog's metrics and the log."""
         began = time.perf_counter()
         folder, request = self.folders.new(), result.request
@@ -187,4 +201,4 @@ class Predictor(BasePredictor):
 
 # Cog fetches what is annotated as a Path at run time, without limits. `fetch` has some, so it gets the URIs. Cog's
 # parser reads the text above.
-Predictor.predict.__annotations__ |= {"image": str | None, "mask": str | None}
+Predictor.predict.__annotations__ |= dict.fromkeys(("image", "mask", "lora"), str | None)

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "sampling": "which sampler, and how many steps: writes docs/sampling.md",
     "train": "pictures per second of the training loop, beside diffusers' text-to-image example",
     "watermark": "how often the watermark is found in damaged pictures: writes docs/watermark.md",
+    "gpu": "on a GPU, beside stock diffusers, plain and compiled: pictures, UNet calls, many requests, starts",
     "fullsize": "a model of Stable Diffusion's size with random weights: make it, or measure time and memory",
 }
 

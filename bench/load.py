@@ -85,7 +85,7 @@ class Contender:
         (folder / "served.py").write_bytes((ROOT / file).read_bytes())
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # of the server's worker
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "HF_HUB_OFFLINE": "1",
             "JSD_WEIGHTS": str(weights),
             "COG_PREDICT_TYPE_STUB": "served.py:Predictor",

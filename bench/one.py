@@ -14,15 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import EQUAL, PROMPTS, add_weights, phases, shared_guidance
+from jsd.train.options import whole
 
 STEPS_2022 = 50  # with K_LMS, in the README of 2022
-MATRIX = 2048  # rows and columns of the matrix product
+MATRIX, GPU_MATRIX = 2048, 8192  # rows and columns of the matrix product
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_weights(parser)
-    parser.add_argument("--rounds", type=int, default=3, help="how often each part is repeated (default: 3)")
-    parser.add_argument("--pairs", type=int, default=9, help="pictures of each, for the latency (default: 9)")
+    parser.add_argument("--rounds", type=whole(), default=3, help="how often each part is repeated (default: 3)")
+    parser.add_argument("--pairs", type=whole(), default=9, help="pictures of each, for the latency (default: 9)")
 
 
 def run(arguments: Namespace) -> dict[str, float]:
@@ -41,14 +42,16 @@ def run(arguments: Namespace) -> dict[str, float]:
 def latency(folder: Path, guidance: float, pairs: int) -> dict[str, float]:
     """Return two median ratios of seconds: ours / stock at EQUAL settings, our defaults / stock at 50 K_LMS steps."""
     import torch
-    from diffusers import LMSDiscreteScheduler, StableDiffusionPipeline
+    from diffusers import LMSDiscreteScheduler
 
-    from jsd import model, sampling
+    from bench.peer import load_pipeline
+    from jsd import sampling, settings
     from jsd.request import Request
     from jsd.schedulers import make_scheduler
 
-    components = model.load(folder)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    components, pipeline = settings.load_components(folder), load_pipeline(folder)
+    if (pipeline.device.type, pipeline.dtype) != (components.device.type, components.dtype):
+        raise RuntimeError(f"not comparable: stock draws on {pipeline.device} in {pipeline.dtype}")
     pipeline.set_progress_bar_config(disable=True)
     same = make_scheduler(EQUAL["scheduler"], components.scheduler_config)
     lms = LMSDiscreteScheduler.from_config(pipeline.scheduler.config)
@@ -80,19 +83,29 @@ def gemm_share(folder: Path, rows: int = 2) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from jsd import model
+    from jsd import settings
 
-    unet = model.load(folder, safety_checker=False).unet
-    size = unet.config.sample_size
-    x, a = torch.randn(rows, unet.config.in_channels, size, size), torch.randn(MATRIX, MATRIX)
-    states = torch.randn(rows, 77, unet.config.cross_attention_dim)
+    components = settings.load_components(folder)
+    unet, size = components.unet, components.unet.config.sample_size
+    place = {"device": components.device, "dtype": components.dtype}
+    matrix = MATRIX if components.device.type == "cpu" else GPU_MATRIX
+    x, a = torch.randn(rows, unet.config.in_channels, size, size, **place), torch.randn(matrix, matrix, **place)
+    states = torch.randn(rows, 77, unet.config.cross_attention_dim, **place)
+
+    def finished(result: Any) -> None:
+        if components.device.type == "cuda":
+            torch.cuda.synchronize(components.device)
+
     with torch.inference_mode():
         # The counter does not know the fused attention of a CPU.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             unet(x, 1.0, states)
-        work, product = counter.get_total_flops(), 2 * MATRIX**3
+        work, product = counter.get_total_flops(), 2 * matrix**3
         products = max(1, round(work / product))  # so that both calls do about as much
-        calls = {"unet": lambda _: unet(x, 1.0, states), "gemm": lambda _: [a @ a for _ in range(products)]}
+        calls = {
+            "unet": lambda _: finished(unet(x, 1.0, states)),
+            "gemm": lambda _: finished([a @ a for _ in range(products)]),
+        }
         seconds = {name: statistics.median(each) for name, each in in_turn(calls, 4, "rates").items()}
     return round((work / seconds["unet"]) / (product * products / seconds["gemm"]), 3)
 

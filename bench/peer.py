@@ -8,11 +8,22 @@ import torch
 from cog import BasePredictor, Input, Path
 from diffusers import DDIMScheduler, LMSDiscreteScheduler, StableDiffusionPipeline
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def load_pipeline(folder: str | LocalPath) -> StableDiffusionPipeline:
+    """Load a model folder into stock diffusers, on the device and in the type that ours takes from JSD_DEVICE and
+    JSD_DTYPE: by default a GPU in fp16, or else the CPU in fp32.
+    """
+    device = torch.device(os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = DTYPES[os.environ.get("JSD_DTYPE") or ("fp32" if device.type == "cpu" else "fp16")]
+    return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device)
+
 
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model folder that the environment variable JSD_WEIGHTS names."""
-        self.pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
+        self.pipeline = load_pipeline(os.environ["JSD_WEIGHTS"])
         self.pipeline.set_progress_bar_config(disable=True)
         config = self.pipeline.scheduler.config
         self.samplers = {"DDIM": DDIMScheduler.from_config(config), "K_LMS": LMSDiscreteScheduler.from_config(config)}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
@@ -68,11 +69,8 @@ def start_stock() -> None:
 
 def start_floor() -> None:
     """Do the least that a start can do: import the libraries, and read every byte of the weights once."""
-    import jsd.model
-    import jsd.schedulers
-    import jsd.watermark
-
-    jsd.watermark.package()
+    for name in ("jsd.model", "jsd.schedulers", "jsd.watermark"):
+        import_module(name)
     buffer = bytearray(1 << 24)
     for path in Path(os.environ["JSD_WEIGHTS"]).rglob("*.safetensors"):
         with path.open("rb", buffering=0) as file:
@@ -81,16 +79,17 @@ def start_floor() -> None:
 
 
 def draw_ours() -> None:
-    from jsd import model, sampling
+    from jsd import sampling, settings
     from jsd.request import Request
 
-    components = model.load(os.environ["JSD_WEIGHTS"])
+    components = settings.load_components()
     sampling.generate(components, Request(PROMPTS[0], num_inference_steps=2, scheduler="PNDM", seed=0))
 
 
 def draw_stock() -> None:
     import torch
-    from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(os.environ["JSD_WEIGHTS"], local_files_only=True)
+    from bench.peer import load_pipeline
+
+    pipeline = load_pipeline(os.environ["JSD_WEIGHTS"])
     pipeline(PROMPTS[0], num_inference_steps=2, generator=torch.Generator().manual_seed(0))

@@ -30,15 +30,17 @@ from tqdm import tqdm
 from bench import ROOT
 from jsd import cli, model
 from jsd.model import Components
-from jsd.train.trainer import make_accelerator
+from jsd.train.options import MAX_BATCH, whole
+from jsd.train.trainer import make_accelerator, tf32
 from jsd.vae import to_tensor
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "embedded", metavar="FOLDER")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--blocks", type=int, default=6, help="blocks of steps of each loop (default: 6)")
-    parser.add_argument("--steps", type=int, default=51, help="steps per block; the first is left out (default: 51)")
+    parser.add_argument("--batch", type=whole(most=MAX_BATCH), default=8)
+    parser.add_argument("--blocks", type=whole(), default=6, help="blocks of steps of each loop (default: 6)")
+    steps = "steps per block; the first is left out (default: 51)"
+    parser.add_argument("--steps", type=whole(2), default=51, help=steps)
     parser.add_argument("--cpu", action="store_true", help="don't use a GPU")
 
 
@@ -91,7 +93,7 @@ def train_ours(arguments: Namespace, folder: Path, size: int, block: int) -> flo
 def train_like_example(
     components: Components, folder: Path, size: int, batch: int, accelerator: Accelerator
 ) -> Iterator[float]:
-    """Train without end, as diffusers' example does. Yields the seconds that each step took."""
+    """Train without end, as diffusers' example does, in TF32 as ours does. Yields the seconds that each step took."""
     noise_scheduler = DDPMScheduler.from_config(components.scheduler_config)
     half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     vae = components.vae.to(accelerator.device, half, memory_format=torch.contiguous_format)  # as diffusers loads it
@@ -116,7 +118,7 @@ def train_like_example(
     while True:
         began = time.perf_counter()
         pixels, ids = next(batches)
-        with accelerator.accumulate(unet):
+        with tf32(accelerator.device), accelerator.accumulate(unet):
             latents = vae.encode(pixels.to(vae.dtype)).latent_dist.sample() * vae.config.scaling_factor
             noise = torch.randn_like(latents)
             t = torch.randint(0, noise_scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
@@ -133,4 +135,6 @@ def train_like_example(
             schedule.step()
             optimizer.zero_grad()
             ema.step(unet.parameters())
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize(accelerator.device)
         yield time.perf_counter() - began

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jsd.errors import InputError, MissingPackageError, shown
-from jsd.inputs import NAMES, OTHER_NAMES, PICTURES, parse_inputs
+from jsd.inputs import FILES, NAMES, OTHER_NAMES, parse_inputs
 
 FILE = "PROMPTS"  # what errors about the whole file are called
 ROW = "row"  # what errors about a whole row are called
@@ -99,7 +99,7 @@ def _from_record(record: tuple[list[str], list[str]]) -> dict[str, Any]:
     if len(cells) != len(names):
         raise InputError(ROW, f"{len(cells)} values were given for {len(names)} columns; quote a value with a comma")
     given = {name: _utf8(name, cell) for name, cell in zip(names, cells, strict=True) if cell}
-    paths = {name: given.pop(name) for name in PICTURES if name in given}
+    paths = {name: given.pop(name) for name in FILES if name in given}
     return parse_inputs([f"{name}={cell}" for name, cell in given.items()]) | paths
 
 

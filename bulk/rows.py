@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jsd.errors import InputError, shown
-from jsd.inputs import NAMES, PICTURES
+from jsd.inputs import FILES, NAMES
 from jsd.manifest import MANIFEST, find_weights, read_json, sha256
 from jsd.request import MAX_OUTPUTS, MAX_SEED, Request
 
@@ -49,10 +49,10 @@ def make_row(number: int, values: Mapping[str, Any], folder: Path, seed: int, mo
     """
     from PIL import Image
 
-    paths = {name: _path(name, values[name], folder) for name in PICTURES if name in values}
+    paths = {name: _path(name, values[name], folder) for name in FILES if name in values}
     stand_in = Image.new("L", (1, 1))
     request = Request.from_dict({"seed": seed_of(number, seed), **values, **dict.fromkeys(paths, stand_in)})
-    inputs = {name: getattr(request, name) for name in NAMES if name not in PICTURES}
+    inputs = {name: getattr(request, name) for name in NAMES if name not in FILES}
     inputs = {name: value for name, value in inputs.items() if value is not None} | paths
     text = json.dumps(inputs, ensure_ascii=False)
     digest = hashlib.sha256(f"{model}\n{text}".encode()).hexdigest()[:16]
@@ -64,7 +64,7 @@ def make_request(inputs: str) -> Request:
     from jsd import images
 
     values = json.loads(inputs)
-    return Request.from_dict(values | {n: images.read_input(n, values[n]) for n in PICTURES if n in values})
+    return Request.from_dict(values | {n: images.read_input(n, values[n]) for n in FILES if n in values})
 
 
 def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:

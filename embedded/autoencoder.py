@@ -72,21 +72,23 @@ def train_decoder(
 ) -> None:
     """Train the decoder of `vae` in place, in four runs. Run k trains the first k of its `segments` together.
 
-    `images` are the training pictures, uint8 (n, 256, 256, 3). `latents` turns them into the decoder's inputs. `plans`
+    `images` are the training pictures, uint8 (n, 256, 256, 3). `latents`, on the accelerator's device, turns them into
+    the decoder's inputs. `plans`
     holds the plan and the batch size of each run.
     """
-    targets = _intermediate_targets(DECODER_TARGETS, images, folder)
+    device = accelerator.device
+    targets = _intermediate_targets(DECODER_TARGETS, images, folder, device)
     parts = segments(vae)
 
     def loss_of_first(count: int, batch: int) -> Callable:
         def loss_of(
             model: torch.nn.Module, step: int, rng: np.random.Generator
         ) -> tuple[torch.Tensor, dict[str, float]]:
-            x = _sample(images, batch, rng)
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            x = _sample(images, batch, rng).to(device)
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 h = _noisy(latents.encode(x))
                 wanted = [target.encode(x) for target in targets[:count]]
-            loss, figures = torch.zeros(()), {}
+            loss, figures = torch.zeros((), device=device), {}
             for k, part in enumerate(parts[:count]):
                 h = part(h)
                 if k < len(targets):
@@ -126,7 +128,8 @@ def train_encoder(
     """Train the encoder of `vae` in place to predict closed-form latents, with a variance close to zero. `images` are
     the training pictures, uint8 (n, 256, 256, 3). `latents` computes the latents to predict.
     """
-    targets = [*_intermediate_targets(ENCODER_TARGETS, images, folder), latents]
+    device = accelerator.device
+    targets = [*_intermediate_targets(ENCODER_TARGETS, images, folder, device), latents]
     outputs: list[torch.Tensor] = []
     hooks = [
         block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
@@ -134,8 +137,8 @@ def train_encoder(
     ]
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        x = _sample(images, batch, rng)
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        x = _sample(images, batch, rng).to(device)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             wanted = [target.encode(x) for target in targets]
         outputs.clear()
         posterior = vae.encode(x).latent_dist
@@ -158,12 +161,14 @@ def train_encoder(
         hook.remove()
 
 
-def _intermediate_targets(sizes: tuple[tuple[int, int], ...], images: np.ndarray, folder: Path) -> list[LinearLatents]:
-    """Return a map from pictures to latents for each (patch side, number of components) of `sizes`. Each is computed
-    from `images` once and cached in `folder` as rung-PATCH.pt.
+def _intermediate_targets(
+    sizes: tuple[tuple[int, int], ...], images: np.ndarray, folder: Path, device: torch.device
+) -> list[LinearLatents]:
+    """Return a map from pictures to latents, on `device`, for each (patch side, number of components) of `sizes`. Each
+    is computed from `images` once and cached in `folder` as rung-PATCH.pt.
     """
     return [
-        LinearLatents.cached(folder / f"rung-{patch}.pt", images, patch=patch, channels=channels, count=300)
+        LinearLatents.cached(folder / f"rung-{patch}.pt", images, device, patch=patch, channels=channels, count=300)
         for patch, channels in sizes
     ]
 
@@ -176,4 +181,4 @@ def _sample(images: np.ndarray, batch: int, rng: np.random.Generator) -> torch.T
 
 def _noisy(z: torch.Tensor) -> torch.Tensor:
     """Return the latents plus noise. Its standard deviation is random for each picture, from 0 to NOISE."""
-    return z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1) * NOISE
+    return z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=z.device) * NOISE

@@ -123,9 +123,12 @@ class _IconSet:
     """An icon set, read from the folder of its npm package: the SVG of each emoji and its name."""
 
     def __init__(self, folder: Path):
-        self.data = json.loads((folder / "icons.json").read_text("utf-8"))
-        chars = json.loads((folder / "chars.json").read_text("utf-8"))
-        self.names = {key.replace("-fe0f", ""): name for key, name in chars.items()}
+        try:
+            self.data = json.loads((folder / "icons.json").read_text("utf-8"))
+            chars = json.loads((folder / "chars.json").read_text("utf-8"))
+            self.names = {key.replace("-fe0f", ""): name for key, name in chars.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise TrainingError(f"{folder}: unreadable ({error}); delete it, and it is fetched again") from error
 
     def is_face(self, emoji: str) -> bool:
         return self.names.get(codepoints(emoji), "").endswith("-face")

@@ -31,10 +31,13 @@ from jsd import settings
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, shown
 from jsd.inputs import parse_inputs
+from jsd.manifest import find_weights
 from jsd.model import Components
 from jsd.request import Defaults, Request
+from jsd.train.options import check_file, check_folder, whole
 
 SETTINGS = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
+COUNT = whole(0, 1_000_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a setting in place of the model's default",
     )
-    parser.add_argument("--prompts", type=_count, default=600, help="pairs, a third of them held out (default: 600)")
-    parser.add_argument("--aliases", type=_count, default=150, help="prompts in other spellings (default: 150)")
-    parser.add_argument("--weapons", type=_count, default=150, help="prompts for the safety checker (default: 150)")
-    parser.add_argument("--seed", type=_count, default=0, help="seed of the prompts and the pictures (default: 0)")
+    parser.add_argument("--prompts", type=COUNT, default=600, help="pairs, a third of them held out (default: 600)")
+    parser.add_argument("--aliases", type=COUNT, default=150, help="prompts in other spellings (default: 150)")
+    parser.add_argument("--weapons", type=COUNT, default=150, help="prompts for the safety checker (default: 150)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="seed of the prompts and the pictures (default: 0)")
     parser.add_argument("--claims", action="store_true", help="measure the README's claims, too: some minutes more")
     parser.add_argument(
         "--columns", type=Path, metavar="FOLDER", help="compare with the base/ and stage1/ of the training (claims)"
@@ -74,6 +77,13 @@ def run(arguments: argparse.Namespace) -> None:
     for flag, file in (("--json", arguments.json), ("--sheet", arguments.sheet)):
         if file and not file.absolute().parent.is_dir():
             raise InputError(flag, f"there is no folder {shown(str(file.absolute().parent))}; make it first")
+        if file:
+            check_file(flag, file)
+    check_folder("--workdir", arguments.workdir)
+    for name in ("base", "stage1") if arguments.columns else ():
+        find_weights(arguments.columns / name)
+    if arguments.sheet and not arguments.prompts:
+        raise InputError("--sheet", "given with --prompts 0; its pictures are those of the prompts, so give some")
     components = settings.load_components(arguments.weights)
     defaults = replace(components.defaults, **_settings(arguments.input, components.defaults))
     components = replace(components, defaults=defaults)
@@ -142,9 +152,3 @@ def _settings(pairs: Sequence[str], defaults: Defaults) -> dict[str, object]:
     request = Request("settings", **values)
     request.resolve(defaults)
     return {name: getattr(request, name) for name in values}
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) > 1_000_000:
-        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a number from 0 to 1000000 is wanted")
-    return int(text)

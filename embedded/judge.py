@@ -23,7 +23,9 @@ from embedded import styles
 from embedded.drawings import Drawing
 from embedded.references import GROUNDS, MEDIA, References, draw_references, join_style, shrink, split_style
 from jsd.atomic import atomic_file
+from jsd.errors import TrainingError
 from jsd.train import trainer
+from jsd.train.options import first_line
 from jsd.train.trainer import Plan, make_accelerator
 from jsd.vae import to_tensor
 
@@ -75,13 +77,16 @@ class Judge:
 
     @classmethod
     def load(cls, file: Path) -> "Judge":
-        """Read a judge from a file that `save` wrote."""
-        with safe_open(file, "pt") as data:
-            about = data.metadata()
-            concepts = json.loads(about["concepts"])
-            network = Network(len(concepts))
-            network.load_state_dict({name: data.get_tensor(name) for name in data.keys()})  # noqa: SIM118
-        return cls(concepts, network.eval(), json.loads(about["accuracy"]))
+        """Read a judge from a file that `save` wrote. Raises `TrainingError` if the file is unreadable."""
+        try:
+            with safe_open(file, "pt") as data:
+                about = data.metadata()
+                concepts = json.loads(about["concepts"])
+                network = Network(len(concepts))
+                network.load_state_dict({name: data.get_tensor(name) for name in data.keys()})  # noqa: SIM118
+            return cls(concepts, network.eval(), json.loads(about["accuracy"]))
+        except Exception as error:
+            raise TrainingError(f"{file}: unreadable ({first_line(error)}); delete it, and it is made again") from error
 
 
 def judge_pictures(

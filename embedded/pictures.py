@@ -21,6 +21,7 @@ from tqdm import tqdm
 from embedded.drawings import SIZE, Drawing
 from embedded.styles import PAIRS, STYLES, render
 from jsd.atomic import write_text
+from jsd.errors import TrainingError
 
 PARTNERS = 2  # other drawings that each drawing is shown beside
 HALF = SIZE // 2 - 6  # pixels per side of a drawing that shares its picture
@@ -124,7 +125,7 @@ def build(folder: Path, drawings: list[Drawing], workers: int = 2) -> Pictures:
         "index": [[list(indices), style] for indices, style in index],
         "source": [f"{_digest(drawing.svg):08x}" for drawing in drawings],
     }
-    if not (index_file.exists() and json.loads(index_file.read_text()) == about):
+    if not (index_file.exists() and index_file.read_text("utf-8", "replace") == json.dumps(about)):
         folder.mkdir(parents=True, exist_ok=True)
         index_file.unlink(missing_ok=True)  # it is written last, so its absence marks unfinished pictures
         images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(index), SIZE, SIZE, 3))
@@ -136,4 +137,8 @@ def build(folder: Path, drawings: list[Drawing], workers: int = 2) -> Pictures:
                 start += len(block)
         images.flush()
         write_text(index_file, json.dumps(about))
-    return Pictures(np.load(file, mmap_mode="r"), [indices for indices, _ in index], [style for _, style in index])
+    try:
+        images = np.load(file, mmap_mode="r")
+    except ValueError as error:
+        raise TrainingError(f"{file}: unreadable ({error}); delete {index_file}, and it is made again") from error
+    return Pictures(images, [indices for indices, _ in index], [style for _, style in index])

@@ -27,16 +27,17 @@ GUIDANCE = 1.5
 def draw_preview(
     data: TrainingData, language: Language, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, file: Path
 ) -> None:
-    """Generate a picture for each of PROMPTS with DDIM, always from the same noise, and write them into one PNG file.
-    The latents are decoded with the closed-form map, so the autoencoder is not needed. The pictures are blurred.
+    """Generate a picture for each of PROMPTS with DDIM on the UNet's device, always from the same noise, and write them
+    into one PNG file. The latents are decoded with the closed-form map, so the autoencoder is not needed. The pictures
+    are blurred.
     """
     prompts, tokenizer = PROMPTS[language].split("|"), data.tokenizer(language)
     scheduler = DDIMScheduler(**NOISE_SCHEDULE)
     scheduler.set_timesteps(STEPS)
-    ids = torch.tensor([tokenizer(text).ids for text in [*prompts, *[""] * len(prompts)]])
+    ids = torch.tensor([tokenizer(text).ids for text in [*prompts, *[""] * len(prompts)]], device=unet.device)
     context = text_encoder(ids).last_hidden_state
-    x_t = torch.randn(len(prompts), CHANNELS, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_t = torch.randn(len(prompts), CHANNELS, 8, 8, generator=torch.Generator().manual_seed(0)).to(unet.device)
     for t in scheduler.timesteps:
         v_prompt, v_empty = unet(torch.cat([x_t, x_t]), t, context).sample.chunk(2)
         x_t = scheduler.step(v_empty + GUIDANCE * (v_prompt - v_empty), t, x_t).prev_sample
-    sheet([Image.fromarray(picture.numpy()) for picture in to_pixels(data.latents.decode(x_t))], 160).save(file)
+    sheet([Image.fromarray(picture.cpu().numpy()) for picture in to_pixels(data.latents.decode(x_t))], 160).save(file)

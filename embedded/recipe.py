@@ -21,6 +21,7 @@ from embedded.training_data import TrainingData
 from jsd import model
 from jsd.genuine.folder import check_target
 from jsd.train.export import export
+from jsd.train.options import check_folder
 from jsd.train.trainer import Plan, make_accelerator
 
 DEFAULTS = {
@@ -57,16 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", type=Path, default=Path("weights/embedded"), help="where the model goes (default: weights/embedded)"
     )
     parser.add_argument("--columns", type=Path, metavar="FOLDER", help="also export base and stage1 into this folder")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run all steps of the training and write the model folder. Raises `TrainingError` if the work folder was made from
-    other drawings, names, styles or captions.
+    """Run all steps of the training and write the model folder. Raises `InputError` or `WeightsError` for a folder that
+    can't be written, and `TrainingError` if the work folder was made from other drawings, names, styles or captions.
     """
-    check_target(arguments.to)
+    check_folder("--workdir", arguments.workdir)
+    targets = {"--to": arguments.to}
+    if arguments.columns:
+        targets |= {f"--columns ({name})": arguments.columns / name for name in ("base", "stage1")}
+    for option, folder in targets.items():  # now, because it takes hours until they are written
+        check_folder(option, folder)
+        check_target(folder)
     fetch(arguments.workdir / "icons")
-    data = TrainingData.prepare(arguments.workdir / "embedded", load_drawings(arguments.workdir / "icons"))
-    accelerator = make_accelerator(cpu=True)
+    drawings = load_drawings(arguments.workdir / "icons")
+    accelerator = make_accelerator(arguments.cpu)
+    data = TrainingData.prepare(arguments.workdir / "embedded", drawings, accelerator.device)
 
     torch.manual_seed(0)
     vae = networks.make_vae()
@@ -86,9 +95,10 @@ def run(arguments: argparse.Namespace) -> None:
     ):
         train_stage(name, STAGES[name], data, language, text_encoder, unet, accelerator, terms_before(name))
         if name == "stage2":
-            _write(arguments.to, data, {"text_encoder": text_encoder, **parts}, language, name)
+            _write(arguments.to, data, {"text_encoder": text_encoder, **parts}, language, name, accelerator.device)
         elif arguments.columns:
-            _write(arguments.columns / name, data, {"text_encoder": text_encoder, **parts}, language, name)
+            folder = arguments.columns / name
+            _write(folder, data, {"text_encoder": text_encoder, **parts}, language, name, accelerator.device)
 
 
 def terms_before(name: str) -> dict[str, dict]:
@@ -102,8 +112,15 @@ def _stages_until(name: str) -> list[str]:
     return list(STAGES)[: list(STAGES).index(name) + 1]
 
 
-def _write(folder: Path, data: TrainingData, parts: dict[str, torch.nn.Module], language: Language, stage: str) -> None:
-    """Write the model folder of a stage. For the last stage the safety checker is calibrated first."""
+def _write(
+    folder: Path,
+    data: TrainingData,
+    parts: dict[str, torch.nn.Module],
+    language: Language,
+    stage: str,
+    device: torch.device,
+) -> None:
+    """Write the model folder of a stage. For the last stage the safety checker is calibrated first, on `device`."""
     scheduler, processor = data.work / "scheduler", data.work / "feature_extractor"
     DDIMScheduler(**networks.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(scheduler)
     networks.make_image_processor().save_pretrained(processor)
@@ -112,7 +129,7 @@ def _write(folder: Path, data: TrainingData, parts: dict[str, torch.nn.Module], 
     manifest = (name, DEFAULTS, about(len(data.index.images), stage))
     if stage == "stage2":
         export(data.work / "uncalibrated", parts, copied, *manifest)
-        components = model.load(data.work / "uncalibrated")
+        components = model.load(data.work / "uncalibrated", device, torch.float32)
         safety_checker.calibrate(components, data.drawings)
         parts["safety_checker"] = components.safety_checker
     export(folder, parts, copied, *manifest)

@@ -53,29 +53,28 @@ def train(
     """
     names = sorted({drawing.concept.id for drawing in drawings})
     number = {name: k for k, name in enumerate(names)}
+    device = accelerator.device
     labels = torch.tensor([number[drawings[index.drawings[i][0]].concept.id] for i in index.single])
     flagged = np.flatnonzero(np.isin(labels.numpy(), [number[name] for name in FLAGGED]))
     pixels = _shrink(index.images[: len(labels)])  # pictures of one concept come first
     torch.manual_seed(plan.seed)
     checker = make_checker()
-    prototypes = torch.nn.Parameter(torch.randn(len(names), CHECKER_WIDTH))
+    prototypes = torch.nn.ParameterList([torch.randn(len(names), CHECKER_WIDTH)])
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = np.where(rng.random(batch) < 0.1, rng.choice(flagged, batch), rng.integers(len(labels), size=batch))
-        x = _jitter(to_tensor(pixels[chosen]), rng)
-        cosine = embed(checker, x) @ F.normalize(prototypes, dim=1).T
-        right = (cosine.argmax(1) == labels[chosen]).float().mean().item()
-        return F.cross_entropy(cosine * 16, labels[chosen]), {"right": right}
+        x, truth = _jitter(to_tensor(pixels[chosen]).to(device), rng), labels[chosen].to(device)
+        cosine = embed(checker, x) @ F.normalize(prototypes[0], dim=1).T
+        right = (cosine.argmax(1) == truth).float().mean().item()
+        return F.cross_entropy(cosine * 16, truth), {"right": right}
 
-    trained = torch.nn.ModuleList(
-        [checker.vision_model, checker.visual_projection, torch.nn.ParameterList([prototypes])]
-    )
+    trained = torch.nn.ModuleList([checker.vision_model, checker.visual_projection, prototypes])
     trainer.train("safety", trained, loss_of, plan, folder, accelerator, terms={"batch": batch})
     with torch.no_grad():
         rng = np.random.default_rng(plan.seed)
-        unit = F.normalize(prototypes, dim=1)
-        parts = np.split(pixels, range(200, len(pixels), 200))
-        cosine = torch.cat([embed(checker, _jitter(to_tensor(part), rng)) @ unit.T for part in parts])
+        unit = F.normalize(prototypes[0], dim=1)
+        parts = (to_tensor(part).to(unit.device) for part in np.split(pixels, range(200, len(pixels), 200)))
+        cosine = torch.cat([(embed(checker, _jitter(part, rng)) @ unit.T).cpu() for part in parts])
         for k, name in enumerate(FLAGGED):
             column = cosine[:, number[name]]
             inside, outside = column[labels == number[name]], column[labels != number[name]]
@@ -85,7 +84,7 @@ def train(
             threshold = torch.maximum(outside.quantile(0.9995), (inside.quantile(0.02) + outside.quantile(0.999)) / 2)
             checker.concept_embeds_weights.data[k] = threshold
             print(f"safety {name}: its pictures {inside.quantile(0.02):.2f}, others {outside.quantile(0.999):.2f}")
-    return checker
+    return checker.cpu()
 
 
 def calibrate(components: Components, drawings: list[Drawing]) -> None:
@@ -113,7 +112,7 @@ def calibrate(components: Components, drawings: list[Drawing]) -> None:
         for job in tqdm(decoded_jobs(components, part), "safety: own pictures", len(part)):
             pixels = components.image_processor(images=job.pictures, return_tensors="pt").pixel_values
             with torch.no_grad():
-                embeddings.append(embed(checker, pixels))
+                embeddings.append(embed(checker, pixels.to(checker.device, checker.dtype)).cpu())
     inside, outside = torch.cat(embeddings).tensor_split([len(flagged)])
     checker.concept_embeds_weights.data.fill_(NEVER)
     for k, name in enumerate(dict.fromkeys(name for name, _ in flagged)):
@@ -175,6 +174,6 @@ def _shrink(images: np.ndarray) -> np.ndarray:
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Return a batch of pictures shifted and scaled a little, the same for all of them, with a little noise."""
     scale, dx, dy = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08), rng.uniform(-0.08, 0.08)
-    theta = torch.tensor([[scale, 0, dx], [0, scale, dy]], dtype=torch.float32).expand(len(x), 2, 3)
+    theta = torch.tensor([[scale, 0, dx], [0, scale, dy]], dtype=torch.float32, device=x.device).expand(len(x), 2, 3)
     moved = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), "bilinear", "border", False)
     return moved + 0.05 * torch.randn_like(moved)

@@ -71,11 +71,11 @@ def pretrain_text(
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         latents, ids, _ = data.draw(batch, rng)
-        latents = latents.flatten(1)
+        latents, ids = latents.flatten(1).to(accelerator.device), ids.to(accelerator.device)
         state = text_encoder(ids).last_hidden_state.mean(1)
         mse = F.mse_loss(heads["latents"](state).float(), latents)
         text, picture = (F.normalize(x.float(), dim=1) for x in (state, heads["picture"](latents)))
-        logits, target = 10 * text @ picture.T, torch.arange(batch)
+        logits, target = 10 * text @ picture.T, torch.arange(batch, device=text.device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         right = (logits.argmax(1) == target).float().mean().item()
         return mse + 0.1 * contrast, {"mse": mse.item(), "right": right}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from embedded import pictures
 from embedded.captions import ENGLISH, JAPANESE, Language, caption, swap_kana
 from embedded.drawings import Drawing, load_concepts
-from embedded.latents import LinearLatents
+from embedded.latents import LinearLatents, read_tensors
 from embedded.styles import PAIRS, STYLES, render
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import TrainingError
@@ -68,13 +68,13 @@ class TrainingData:
     encoded: torch.Tensor
 
     @classmethod
-    def prepare(cls, work: Path, drawings: list[Drawing]) -> "TrainingData":
-        """Render all pictures and compute their latents, or read both from `work` if they are there. Raises
+    def prepare(cls, work: Path, drawings: list[Drawing], device: torch.device) -> "TrainingData":
+        """Render all pictures and compute their latents on `device`, or read both from `work` if they are there. Raises
         `TrainingError` if the files in `work` were made from other drawings, names, styles or captions.
         """
         check_sources(work, drawings)
         index = pictures.build(work, drawings)
-        latents = LinearLatents.cached(work / "latents.pt", index.images)
+        latents = LinearLatents.cached(work / "latents.pt", index.images, device)
         return cls(work, drawings, index, latents, encode_all(latents, index.images, work / "encoded.pt"))
 
     def batches(self, language: Language, share_of_two: float) -> Batches:
@@ -119,7 +119,7 @@ def check_sources(work: Path, drawings: list[Drawing]) -> None:
             for language in (ENGLISH, JAPANESE):
                 digest.update(caption((drawings[0],), style, rng, language).encode())
     file = work / "sources.sha256"
-    if file.exists() and file.read_text() != digest.hexdigest():
+    if file.exists() and file.read_text("utf-8", "replace") != digest.hexdigest():
         raise TrainingError(
             f"{work}: made from other drawings, names or styles; delete the folder or choose another --workdir"
         )
@@ -128,14 +128,17 @@ def check_sources(work: Path, drawings: list[Drawing]) -> None:
 
 
 def encode_all(latents: LinearLatents, pixels: np.ndarray, file: Path) -> torch.Tensor:
-    """Return the latents of all pictures, float16 (n, channels, 8, 8), from `file`, or compute and write them first."""
+    """Return the latents of all pictures, float16 (n, channels, 8, 8) on the CPU, from `file`. If it is missing, they
+    are computed first, on the device of `latents`.
+    """
     if not file.exists():
         parts = [
-            latents.encode(to_tensor(pixels[i : i + 100])).half() for i in tqdm(range(0, len(pixels), 100), "latents")
+            latents.encode(to_tensor(pixels[i : i + 100]).to(latents.basis.device)).half().cpu()
+            for i in tqdm(range(0, len(pixels), 100), "latents")
         ]
         with atomic_file(file) as part:
             torch.save(torch.cat(parts), part)
-    return torch.load(file, weights_only=True)
+    return read_tensors(file, "cpu")
 
 
 def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_two: float) -> np.ndarray:

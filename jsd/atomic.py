@@ -18,10 +18,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{secrets.token_hex(8)}.part{path.suffix}")
     try:
-        yield part
-        os.replace(part, path)
+        with named(path, part):
+            yield part
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path, *others: Path) -> Iterator[None]:
+    """Context manager: an `OSError` of its block that names no file, or one of `others`, names `path` afterwards.
+
+    Most errors name their file. That of a full disk does not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, *map(str, others)):
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,11 +9,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from jsd import device, sampling
+from jsd.adapters import Adapter
 from jsd.device import Fitting, in_halves, is_lost, released
 from jsd.job import Job
 from jsd.model import Components
 from jsd.request import Defaults, Progress, Request
 from jsd.result import Result
+
+STAY = 8  # steps with one adapter while others wait, because a switch takes time too (docs/speed.md)
 
 
 @dataclass(eq=False)
@@ -41,6 +44,11 @@ class Ticket:
         return tuple(self.job.state.shape[2:])
 
     @property
+    def adapter(self) -> tuple[Adapter | None, float]:
+        """The adapter that the request is drawn with, and its scale."""
+        return self.request.lora, self.request.lora_scale
+
+    @property
     def rows(self) -> int:
         """The most samples this request has in the UNet's batch, times `scale`: larger pictures take more memory."""
         return self.request.rows * self.scale
@@ -52,8 +60,9 @@ class Ticket:
 
 
 class Batch:
-    """The requests (tickets) that are sampled together, each at its own step. Those of one latent shape share calls.
+    """The requests (tickets) that are sampled together, each at its own step.
 
+    Those of one latent shape and adapter share calls.
     `active` tickets have denoising steps left, `decoding` tickets have pictures left to decode. `max_rows` limits the
     samples in a UNet call and, unless there is only one ticket, the `rows` of all tickets. `decode_batch` limits the
     pictures of the model's default size decoded in one call. None: `jsd.device` chooses. Both limits are lower for
@@ -67,7 +76,10 @@ class Batch:
         self.decode_batch = decode_batch or device.decode_batch(components)
         self.active: list[Ticket] = []
         self.decoding: list[Ticket] = []
+        self.ticks = self.ticked_rows = 0  # UNet steps so far, and the sum of their rows
         self._rows, self._pictures = Fitting(), Fitting()  # what fits into a UNet call, and into a VAE call
+        self._adapter: tuple[Adapter | None, float] = (None, 1.0)  # that of the latest step
+        self._stayed = 0  # steps with it in a row
 
     @property
     def tickets(self) -> list[Ticket]:
@@ -100,11 +112,11 @@ class Batch:
             ticket.settle()
 
     def tick(self) -> None:
-        """Advance by one step the request that has waited longest for one, and all others of its latent shape.
+        """Advance by one step the requests of one adapter and latent shape that `_next_group` chooses.
 
         If the shared UNet call fails, each request is tried alone, and only those that fail again end with an error.
         """
-        group = _of_one_shape(self.active)
+        group = self._next_group()
         self.active = [ticket for ticket in self.active if ticket not in group] + group
         error = self._step(group)
         if error and len(group) == 1:
@@ -119,7 +131,7 @@ class Batch:
 
         A ticket (request) whose pictures are now all decoded and checked leaves the batch and is given to `deliver`.
         """
-        group = _of_one_shape(self.decoding)
+        group = _of_one_shape(self.decoding, self.decoding[0])
         most = max(1, self.decode_batch // group[0].scale)
         error = self._decode_pictures(group, most)
         if error and (most > 1 or group[1:]):
@@ -139,16 +151,32 @@ class Batch:
             if ticket in tickets:
                 tickets.remove(ticket)
 
+    def _next_group(self) -> list[Ticket]:
+        """Return the active ticket that has waited longest for a step, and all others of its adapter and latent shape.
+
+        But an adapter has STAY steps in a row, if its requests need so many.
+        """
+        first = self.active[0]
+        if self._stayed < STAY:
+            first = next((ticket for ticket in self.active if ticket.adapter == self._adapter), first)
+        if first.adapter != self._adapter:
+            self._adapter, self._stayed = first.adapter, 0
+        self._stayed += 1
+        return [ticket for ticket in _of_one_shape(self.active, first) if ticket.adapter == first.adapter]
+
     def _step(self, group: list[Ticket]) -> Exception | None:
-        """Advance the tickets in `group`, all of one latent shape, by one step. If that fails, no job changes and the
-        error is returned, otherwise None.
+        """Advance the tickets in `group`, all of one latent shape and adapter, by one step. If that fails, no job
+        changes and the error is returned, otherwise None.
         """
         jobs = [ticket.job for ticket in group]
-        most = min(max(1, self.max_rows // group[0].scale), sum(job.rows for job in jobs))
+        rows = sum(job.rows for job in jobs)
+        most = min(max(1, self.max_rows // group[0].scale), rows)
         try:
             self._rows.call(group[0].shape, most, lambda rows: sampling.step(self.components, jobs, rows))
         except Exception as error:  # noqa: BLE001 - `tick` finds out whose it is
             return released(error)
+        self.ticks += 1
+        self.ticked_rows += rows
         for ticket in group:
             try:
                 if ticket.progress:
@@ -183,6 +211,6 @@ class Batch:
         ticket.settle(error=released(error))
 
 
-def _of_one_shape(tickets: Sequence[Ticket]) -> list[Ticket]:
-    """Return the first of `tickets` and all others whose latents have the same shape (c, h, w)."""
-    return [ticket for ticket in tickets if ticket.shape == tickets[0].shape]
+def _of_one_shape(tickets: Sequence[Ticket], first: Ticket) -> list[Ticket]:
+    """Return those of `tickets` whose latents have the same shape (c, h, w) as those of `first`."""
+    return [ticket for ticket in tickets if ticket.shape == first.shape]

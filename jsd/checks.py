@@ -7,6 +7,8 @@ from numbers import Real
 
 from jsd.errors import InputError, shown
 
+MAX_HEADER = 16 << 20  # bytes: the header of a safetensors file is parsed before anything can be refused
+
 
 def check_text(name: str, value: object, least: int, most: int) -> None:
     """Check that a value is Unicode text of `least` to `most` characters."""
@@ -52,3 +54,16 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Check that a value is one of the strings that are allowed."""
     if not isinstance(value, str) or value not in allowed:
         raise InputError(name, f"{shown(value)} was given; allowed are {', '.join(allowed)}")
+
+
+def check_lora(name: str, value: object, most: int) -> None:
+    """Check that a value is None, an adapter that was read, or at most `most` bytes that begin as safetensors do."""
+    if value is None or hasattr(value, "sha256"):
+        return
+    if not isinstance(value, bytes):
+        raise InputError(name, f"{shown(value)} was given; the bytes of a .safetensors file are wanted")
+    if len(value) > most:
+        raise InputError(name, f"more than {most >> 20} MB were given, the most that an adapter may have")
+    if value[8:9] != b"{" or int.from_bytes(value[:8], "little") > min(len(value) - 8, MAX_HEADER):
+        wrong = f"no .safetensors file, or one that is cut off or has a header of more than {MAX_HEADER >> 20} MB"
+        raise InputError(name, f"{wrong}; other formats are not read")

@@ -16,11 +16,14 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsd.errors import InputError, JSDError, PictureError, shown
 from jsd.inputs import NAMES, parse_inputs
 from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS, Request
+
+if TYPE_CHECKING:
+    from jsd.result import Result
 
 PROMPT = "サラリーマン 油絵"
 TRAIN_COMMANDS = {
@@ -112,7 +115,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     # These imports take seconds, so bad input is reported before them.
     from tqdm import tqdm
 
-    from jsd import images, settings
+    from jsd import settings
 
     components = settings.load_components()
     from jsd import sampling
@@ -128,12 +131,30 @@ def _generate(arguments: argparse.Namespace) -> None:
     # The file of a picture that was held back is left out, and the others keep their numbers.
     paths = output_paths(path, request.num_outputs)
     files = [paths[seed - result.request.seed] for seed in result.seeds]
-    for i, file in enumerate(files):
-        images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
+    _save(result, files)
     for line in result.report(files, encode=time.perf_counter() - began):
         print(line)
     for note in result.notes():
         print(note, file=sys.stderr)
+
+
+def _save(result: Result, files: list[Path]) -> None:
+    """Write each picture to its file. What is written stays, also when the disk is full: it has taken its time.
+
+    Raises `OSError`, which names what is written, and the seed of the first picture that is not.
+    """
+    from jsd import images
+
+    request = result.request
+    for i, file in enumerate(files):
+        try:
+            images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
+        except OSError as error:
+            written = ", ".join(shown(file.name) for file in files[:i]) or "nothing"
+            raise OSError(
+                f"{shown(file.name)} can't be written ({error.strerror or error}); written: {written}; "
+                f"make room, or choose another folder, and draw the rest again from -i seed={result.seeds[i]}"
+            ) from error
 
 
 def _take_format(values: dict[str, object], path: Path) -> None:
@@ -144,7 +165,7 @@ def _take_format(values: dict[str, object], path: Path) -> None:
         wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"
         raise InputError("-o", f"{shown(path.name)} was given; {wanted}")
     given = values.setdefault("output_format", suffix)
-    if FORMAT_NAMES.get(given, given) != suffix:
+    if FORMAT_NAMES.get(given.lower(), given.lower()) != suffix:
         raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
 
 

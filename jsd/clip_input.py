@@ -27,7 +27,9 @@ def stands_in(processor: CLIPImageProcessorPil, height: int, width: int) -> bool
     if height > 2 * width:
         return False
     steps = own.do_resize and own.do_center_crop and own.do_rescale and own.do_normalize
-    return bool(steps and own.resample == BICUBIC and own.size.shortest_edge and not own.size.longest_edge)
+    if not (steps and own.resample == BICUBIC and own.size.shortest_edge and not own.size.longest_edge):
+        return False
+    return max(own.crop_size.height, own.crop_size.width) <= own.size.shortest_edge
 
 
 def clip_input(processor: CLIPImageProcessorPil, pixels: torch.Tensor) -> torch.Tensor:

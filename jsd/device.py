@@ -131,14 +131,14 @@ class Fitting:
         result, count = in_halves(call, tried)
         if count < tried:
             self._short[shape] = (count, wait, 2 * wait)
-        elif left:
-            self._short[shape] = (fitted, left - 1, wait)
+        elif left or most <= fitted:
+            self._short[shape] = (fitted, max(0, left - 1), wait)
         else:
             self._short.pop(shape, None)
         return result
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that memory was short."""
     # On a CPU, torch raises a plain RuntimeError. So do some CUDA libraries.
     words = ("allocate memory", "out of memory")
@@ -164,11 +164,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
     Its `synchronize` waits for that.
     """
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
 
 def settle(device: torch.device) -> None:

@@ -5,7 +5,7 @@
         future.result().images[0].save("out.png")
 
 The loop of the thread admits requests from the queue, makes one denoising step, and decodes a few finished pictures. So
-no request waits for all the pictures of another one. The watermark needs no model and is written on a second thread.
+no request waits for all the pictures of another one. A second thread fetches finished pictures from the device.
 `future.cancel()` works until the future has ended, and frees the request's share of the UNet's batch before the next
 step. The engine is a plain thread because Cog may run `setup` and `predict` on different event loops.
 """
@@ -25,7 +25,6 @@ from jsd.errors import EngineLostError, QueueFullError
 from jsd.model import Components
 from jsd.request import Progress, Request
 from jsd.result import Result
-from jsd.source import at_size
 
 
 class Engine:
@@ -53,6 +52,8 @@ class Engine:
             raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
         self.max_queue = max_queue
         self.lost: Exception | None = None  # the reason why nothing can be drawn any more
+        # Called on any thread when a request of `submit` has ended, with it and its future.
+        self.on_end: Callable[[Request, Future[Result]], object] = lambda request, future: None
         self._on_lost = on_lost
         self._wake = threading.Condition()  # guards _waiting and _closed
         self._waiting: deque[Ticket] = deque()
@@ -86,21 +87,37 @@ class Engine:
                 raise QueueFullError(f"{self.max_queue} requests are waiting already; try again later")
             self._waiting.append(ticket)
             self._wake.notify()
+        ticket.future.add_done_callback(lambda future: self.on_end(ticket.request, future))
         return ticket.future
 
     def resolve(self, request: Request) -> Request:
-        """Return a copy of a request with missing settings filled in and its pictures resized. Raises `InputError`.
+        """Return a copy of a request, ready to be drawn. Raises the errors of `sampling.resolve`.
 
-        `submit` calls this too. It takes long for a large picture, so a server calls it before, outside its event loop.
-        The request's schedule is made as well, which the engine then finds in the cache.
+        `submit` calls this too. It takes long for a large picture or an adapter, so a server calls it before, outside
+        its event loop. The request's schedule is made as well, which the engine then finds in the cache.
         """
-        request = at_size(request.resolve(self.components.defaults))
+        request = sampling.resolve(self.components, request)
         sampling.schedule_of(self.components, request)
         return request
 
     @property
+    def waiting(self) -> int:
+        """The number of requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def ticks(self) -> int:
+        """The number of UNet steps so far. A step has the rows of all requests that share it."""
+        return self._batch.ticks
+
+    @property
+    def ticked_rows(self) -> int:
+        """The sum of the rows (samples) of these steps."""
+        return self._batch.ticked_rows
+
+    @property
     def running(self) -> int:
-        """The number of requests being denoised or decoded. A request that only lacks its watermark is not counted."""
+        """The number of requests being denoised or decoded."""
         return len(self._batch.tickets)
 
     @property
@@ -109,7 +126,7 @@ class Engine:
         return self._batch.undecoded
 
     def close(self) -> None:
-        """Cancel all requests that are not decoded yet. Waits for the current step and for watermarks under way."""
+        """Cancel all requests that are not decoded yet. Waits for the current step and for finished pictures."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -166,7 +183,7 @@ class Engine:
         return True
 
     def _seal(self, ticket: Ticket) -> None:
-        """Write the watermark into the pictures of a request and set its future's result. Runs on the second thread."""
+        """Fetch the pictures of a request and set its future's result. Runs on the second thread."""
         try:
             ticket.settle(None if ticket.future.cancelled() else sampling.seal(self.components, ticket.job))
         except Exception as error:  # noqa: BLE001 - it belongs to this request

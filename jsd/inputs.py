@@ -1,4 +1,4 @@
-"""Parse a request's inputs from the command line: `name=value` strings. A picture is given as a file, image=@in.png."""
+"""Parse a request's inputs from the command line: `name=value` strings. A file is given by its name, image=@in.png."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from jsd.errors import InputError, shown
-from jsd.request import Request
+from jsd.request import MAX_LORA, Request
 
 NAMES = [field.name for field in fields(Request)]
 OTHER_NAMES = {"steps": "num_inference_steps"}
-PICTURES = ("image", "mask")
+FILES = {"image": "in.png", "mask": "mask.png", "lora": "my-cat.safetensors"}  # with an example of each
+TEXTS = ("prompt", "negative_prompt")
 
 
 def integer(text: str) -> int:
@@ -33,12 +34,16 @@ NUMBERS = {
     "seed": integer,
     "output_quality": integer,
     "prompt_strength": float,
+    "lora_scale": float,
     "guidance_interval": lambda text: [float(number) for number in text.split(",")],
 }
 
 
 def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
-    """Parse `name=value` strings into a dict of arguments for `Request`, and open pictures. Raises `InputError`."""
+    """Parse `name=value` strings into a dict of arguments for `Request`, and read files. Raises `InputError`.
+
+    `name=null` is left out, as it means the default. In a prompt it is the word.
+    """
     values: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -49,21 +54,26 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
             raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(NAMES)}")
         if name in values:
             raise InputError(name, "given twice")
-        if name in PICTURES:
-            values[name] = _picture(name, text)
+        if text == "null" and name not in TEXTS:
+            continue
+        if name in FILES:
+            values[name] = _content(name, text)
         else:
             values[name] = _number(name, text) if name in NUMBERS else text
     return values
 
 
-def _picture(name: str, text: str) -> object:
-    from jsd import images
-
+def _content(name: str, text: str) -> object:
     if not text.startswith("@"):
-        raise InputError(name, f"{shown(text)} was given; @FILE is wanted, e.g. -i {name}=@in.png")
+        raise InputError(name, f"{shown(text)} was given; @FILE is wanted, e.g. -i {name}=@{FILES[name]}")
     path = Path(text[1:])
     if not path.is_file():
         raise InputError(name, f"there is no file {shown(str(path))}")
+    if name == "lora":
+        with path.open("rb") as file:
+            return file.read(MAX_LORA + 1)  # a `Request` refuses more than MAX_LORA
+    from jsd import images
+
     return images.read_input(name, path)
 
 
@@ -72,4 +82,4 @@ def _number(name: str, text: str) -> float:
         return NUMBERS[name](text)
     except ValueError:
         wanted = {integer: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
-        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted") from None
+        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted, or null for the default") from None

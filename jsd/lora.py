@@ -1,12 +1,13 @@
-"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): `merge_lora` adds one to a model's weights.
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): `read_lora` reads one for a model, `add_lora` adds it to a weight.
 
-A merged adapter costs no time in sampling. The layouts of diffusers, peft, kohya and LyCORIS (LoCon) are read. They
-differ in how they write a layer's name, so names are compared without their punctuation. peft and the converters of
-diffusers could read them too, but importing peft takes a second, and both skip keys that they can't place.
+The layouts of diffusers, peft, kohya and LyCORIS (LoCon) are read. They differ in how they write a layer's name, so
+names are compared without their punctuation. peft and the converters of diffusers could read them too, but importing
+peft takes a second, and both skip keys that they can't place.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from jsd.errors import WeightsError, shown
 
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 LARGEST = 2 << 30  # bytes of a file
-# A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha
-KEY = re.compile(r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)\.weight|(?:B|up)\.(bias))|\.(alpha))")
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # in a folder of diffusers, of peft
+SERIAL = 1 << 15  # numbers that torch checks without OpenMP: readers must not start threads beside the engine's
+# A layer's name and the tensor's role: LAYER.lora_A.weight, LAYER.lora_down.weight, LAYER_lora.up.weight, LAYER.alpha.
+# In peft's own state dict, the name of the adapter comes before "weight".
+KEY = re.compile(
+    r"(.+?)(?:[._]lora(?:_linear_layer)?[._](?:(A|B|down|up|mid)(?:\.\w+)?\.weight|(?:B|up)(?:\.\w+)?\.(bias))|\.(alpha))"
+)
 ROLES = {"A": "down", "B": "up"}
 # How layers' names begin in a file, without punctuation, and here. Old files name no part. Then it is the UNet.
 PREFIXES = (("", ""), ("lora_unet_", "unet_"), ("lora_te_", "text_encoder_"), ("lora_te1_", "text_encoder_"))
@@ -43,88 +50,87 @@ OTHERS = {
     "an IP-Adapter": "ip_adapter",
     "a whole model": r"model\.diffusion_model\.",
 }
-Changes = dict[str, tuple[torch.Tensor, torch.Tensor]]
+# A factor, B (rows, rank), A (rank, columns), and None or the core of a Tucker decomposition, (rank, rank, h, w), which
+# LoCon has for convolutions. Then A is (rank, channels).
+Change = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor | None]
+LARGEST_CORE = 4096  # its rank, because core and A are multiplied
+MOST_PATTERNS = 2_000  # each is compared with each layer
+REPEATS = 4  # in a pattern of a trusted file
 ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
 
 
-def merge_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0) -> None:
-    """Add the adapter in `file`, times `scale`, to the weights of a model, in place.
+def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Change]:
+    """Read an adapter for a model, a file, a folder (see `find_file`), or a file's bytes. Bytes are not trusted.
 
-    Raises `WeightsError`, which names the file, like `read_lora` and `add_lora`.
+    Returns the `Change` of each weight by the weight's name.
+    The product factor * B @ A is added to "unet.NAME" or "text_encoder.NAME". The factor is alpha / rank (Hu et al.,
+    sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1. Matrices
+    keep their type. Raises `WeightsError` if `source` is no safetensors file of at most 2 GB, if it is no LoRA, or if
+    one of its tensors is not finite or has no place in the model.
     """
-    try:
-        add_lora(read_lora(file, unet, text_encoder), unet, text_encoder, scale)
-    except WeightsError as error:
-        raise WeightsError(f"{file}: {error}") from error
-
-
-def read_lora(file: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Changes:
-    """Read an adapter for a model, and return it as two float32 matrices by the name of each weight that it changes.
-
-    Their product (rows, rank) @ (rank, columns) is the change of "unet.NAME" or "text_encoder.NAME": (alpha / rank) B A
-    (Hu et al., sec. 4.1). alpha is stored for each layer, or in the file's metadata. If there is none, the factor is 1.
-    Raises `WeightsError` if `file` is no safetensors file of at most 2 GB, if it is no LoRA, or if one of its tensors
-    is not finite or has no place in the model.
-    """
-    tensors, settings = _read(file)
+    tensors, settings = _read(source)
+    repeats = 0 if isinstance(source, bytes) else REPEATS
     layers = _layers(unet, text_encoder)
-    changes: Changes = {}
+    changes: dict[str, Change] = {}
     for name, found in _sort(tensors, layers).items():
         weight, bias = layers[name].weight, layers[name].bias
         matrices = _matrices(found, weight)
         if matrices is None or ("bias" in found and (bias is None or found["bias"].shape != bias.shape)):
-            shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in found.items())
+            shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in sorted(found.items()))
             raise WeightsError(f"{name}: {shapes} do not fit {tuple(weight.shape)}, this model's; take one made for it")
-        factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings)
-        changes[f"{name}.weight"] = (factor * matrices[0], matrices[1])
+        factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings, repeats)
+        changes[f"{name}.weight"] = (factor, *matrices)
         if "bias" in found:
-            changes[f"{name}.bias"] = (factor * found["bias"][:, None], torch.ones(1, 1))
+            changes[f"{name}.bias"] = (factor, found["bias"][:, None], torch.ones(1, 1), None)
     return changes
 
 
-def add_lora(
-    changes: Changes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scale: float = 1.0
-) -> dict[str, torch.Tensor]:
-    """Add what `read_lora` returned, times `scale`, to the weights of a model, in place.
-
-    Returns the weights as they were. To copy them back takes the adapter away. Raises `WeightsError`, before any weight
-    is changed, if one would not be finite in its type.
-    """
-    parts = (("unet", unet), ("text_encoder", text_encoder))
-    weights = {f"{part}.{name}": value for part, model in parts for name, value in model.named_parameters()}
-    values = {}
-    for name, (up, down) in changes.items():
-        weight = weights[name]
-        change = (up.to(weight.device) @ down.to(weight.device)).reshape(weight.shape)
-        values[name] = (weight.detach().float() + scale * change).to(weight.dtype)
-        if not values[name].isfinite().all():
-            raise WeightsError(f"{name}: not finite in {weight.dtype} with this adapter; lower its scale")
-    for name, value in values.items():
-        values[name] = weights[name].detach().clone()
-        weights[name].data.copy_(value)
-    return values
+def add_lora(weight: torch.Tensor, change: Change, scale: float = 1.0) -> torch.Tensor:
+    """Return a copy of a weight to which a change is added, times `scale`. It is computed in float32."""
+    factor, *matrices = change
+    up, down, core = (None if matrix is None else matrix.to(weight.device, torch.float32) for matrix in matrices)
+    if core is not None:
+        down = torch.einsum("rshw,si->rihw", core, down).flatten(1)
+    rows = weight.detach().float().reshape(len(weight), -1)
+    return torch.addmm(rows, up, down, alpha=scale * factor).reshape(weight.shape).to(weight.dtype)
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def find_file(path: Path) -> Path:
+    """Return the file of an adapter: `path`, or one of FILES in it if it is a folder. Raises `WeightsError`."""
+    if path.is_dir():
+        files = (path / name for name in FILES if (path / name).is_file())
+        if (path := next(files, None)) is None:
+            raise WeightsError(f"a folder without {' or '.join(FILES)}; name the file itself")
+    if not path.is_file():
+        raise WeightsError("no such file or folder")
+    return path
+
+
+def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of a file, and the settings of peft that diffusers stores in it, and peft beside it."""
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise WeightsError("no such .safetensors file; other formats are not read")
-    if file.stat().st_size > LARGEST:
-        raise WeightsError(f"{file.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
+    if isinstance(source, Path):
+        source = find_file(source)
+        if source.suffix.lower() != ".safetensors":
+            raise WeightsError(f"a {shown(source.suffix)} file; only .safetensors files are read")
+        if source.stat().st_size > LARGEST:
+            raise WeightsError(f"{source.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
     try:
-        with safe_open(file, "pt") as data:
-            tensors = {key: data.get_tensor(key) for key in data.keys()}  # noqa: SIM118
-            settings = (data.metadata() or {}).get("lora_adapter_metadata", "{}")
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        settings = header.get("__metadata__", {}).get("lora_adapter_metadata", "{}")
         for kind, pattern in OTHERS.items():
             if key := next(filter(re.compile(pattern).search, tensors), None):
                 raise WeightsError(f"{shown(key, 120)} belongs to {kind}, which can't be merged; {ADVICE}")
         if any(key.startswith("base_model.model.") for key in tensors):
-            settings = file.with_name("adapter_config.json").read_text("utf-8")
+            if isinstance(source, bytes):
+                raise WeightsError("saved by peft, whose adapter_config.json is not in it; save it with diffusers")
+            settings = source.with_name("adapter_config.json").read_text("utf-8")
         return tensors, dict(json.loads(settings))
     except WeightsError:
         raise
-    except (OSError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-        raise WeightsError(f"can't be read as an adapter ({error})") from error
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise WeightsError(f"can't be read as an adapter ({shown(str(error), 200)[1:-1]})") from error
 
 
 def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
@@ -135,7 +141,7 @@ def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str
 
 
 def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors in float32 by their layer and their role: down, up, and perhaps mid, alpha, bias.
+    """Return the tensors by their layer and their role: down, up, and perhaps mid, alpha, bias.
 
     Raises `WeightsError` for a key with no place in `layers`, and for a layer without down or up.
     """
@@ -157,8 +163,8 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
             raise WeightsError(f"{shown(key, 120)} has no place in this model; take an adapter that was made for it")
         if role in found.setdefault(name, {}):
             raise WeightsError(f"{shown(key, 120)}: the file has {role} of {name} twice; save the adapter again")
-        found[name][role] = tensor.float()
-        if not found[name][role].isfinite().all():
+        found[name][role] = tensor
+        if not all(part.float().isfinite().all() for part in tensor.flatten().split(SERIAL)):
             raise WeightsError(f"{shown(key, 120)} holds numbers that are not finite; the adapter is broken")
     for name, tensors in found.items():
         if not {"down", "up"} <= tensors.keys():
@@ -168,39 +174,58 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
     return found
 
 
-def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return a layer's B, (rows, rank), and A, (rank, columns), or None if they do not fit `weight`.
-
-    `mid` is the core of a Tucker decomposition, (rank, rank, h, w), as LoCon has it for convolutions.
-    """
-    up, down, mid = found["up"], found["down"], found.get("mid")
+def _matrices(found: dict[str, torch.Tensor], weight: torch.Tensor) -> tuple[torch.Tensor | None, ...] | None:
+    """Return a layer's B, A and core, as in `Change`, or None if they do not fit `weight`."""
+    up, down, core = found["up"], found["down"], found.get("mid")
     if min(up.ndim, down.ndim) < 2:
         return None
-    if mid is not None:
-        if mid.ndim != 4 or mid.shape[1] != len(down):
+    up, columns, kernel = up.flatten(1), down.flatten(1), down.shape[1:]
+    if core is not None:
+        if core.ndim != 4 or core.shape[1] != len(down) or len(core) > LARGEST_CORE:
             return None
-        down = torch.einsum("rshw,si->rihw", mid, down.flatten(1))
-    up, columns = up.flatten(1), down.flatten(1)
-    fits = up.shape == (len(weight), len(down)) and down.shape[1] == weight.shape[1] and len(down) > 0
-    return (up, columns) if fits and columns.shape[1] == weight[0].numel() else None
+        kernel = (columns.shape[1], *core.shape[2:])
+    rank = len(down if core is None else core)
+    fits = up.shape == (len(weight), rank) and kernel[0] == weight.shape[1] and rank > 0
+    return (up, columns, core) if fits and math.prod(kernel) == weight[0].numel() else None
 
 
-def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str, Any]) -> float:
+def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str, Any], repeats: int) -> float:
     """Return alpha / rank for the layer `name`. `alpha` is its own. If None, that of peft's `settings`, else `rank`."""
     part, _, layer = name.partition(".")
-    own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
-    if str(own.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
-        raise WeightsError(
-            f"made with {own['init_lora_weights']}, which changes the model too; save it as a plain LoRA"
-        )
-    value, root = own.get("lora_alpha", rank), own.get("use_rslora")
-    patterns = own.get("alpha_pattern")
-    for pattern, number in patterns.items() if isinstance(patterns, dict) else ():
-        # peft takes regular expressions. diffusers writes names of layers, and only these are read.
-        if f".{layer}".endswith(f".{pattern.removeprefix('^')}") or pattern.endswith(f".{layer}"):
+    begun, value, root, patterns = (
+        settings.get(f"{part}.{key}", settings.get(key))
+        for key in ("init_lora_weights", "lora_alpha", "use_rslora", "alpha_pattern")
+    )
+    if isinstance(begun, str) and begun.startswith(("pissa", "olora", "corda", "loftq")):
+        raise WeightsError(f"made with {shown(begun)}, which changes the model too; save it as a plain LoRA")
+    value, patterns = rank if value is None else value, patterns if isinstance(patterns, dict) else {}
+    if len(patterns) > MOST_PATTERNS:
+        raise WeightsError(f"{len(patterns)} patterns of alphas; at most {MOST_PATTERNS} are read")
+    for text, number in patterns.items():
+        pattern = _pattern(text, repeats)
+        # In some versions of transformers, the names of the text encoder's layers begin so.
+        if pattern.match(layer) or pattern.match(f"text_model.{layer}"):
             value = number
+            break
     if alpha is not None:
-        value, root = (alpha.item() if alpha.numel() == 1 else alpha.tolist()), False
+        value, root = (alpha.item() if alpha.numel() == 1 else f"{alpha.numel()} numbers"), False
     if not isinstance(value, int | float) or not abs(value) < 1e30:
         raise WeightsError(f"{name}: an alpha of {shown(value)}; a number is wanted")
     return value / (math.sqrt(rank) if root else rank)
+
+
+@functools.lru_cache(2 * MOST_PATTERNS)
+def _pattern(text: str, repeats: int) -> re.Pattern[str]:
+    """Compile a key of `alpha_pattern`, a regular expression for the end of a layer's name, as peft reads it.
+
+    Raises `WeightsError` for a wrong one, and for one that might take long: with more than so many `repeats`, or three
+    times as many choices.
+    """
+    try:
+        repeated, choices = len(re.findall(r"[*+{]", text)), len(re.findall(r"[?|]", text))
+        if re.search(r"\)[*+{]", text) or repeated > repeats or choices > 3 * repeats or len(text) > 300:
+            raise re.error("it repeats too much, or is too long")
+        return re.compile(rf"(.*\.)?({text})$")
+    except (re.error, OverflowError, RecursionError) as error:
+        reason = shown(str(error))[1:-1]
+        raise WeightsError(f"alpha_pattern: {shown(text)} is refused ({reason}); write out names of layers") from None

@@ -7,7 +7,7 @@ files are read, and nothing is downloaded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPTextModel
 from transformers.utils import logging
 
+from jsd.adapters import Adapter, Adapters
 from jsd.errors import InputError, WeightsError
-from jsd.lora import merge_lora
 from jsd.manifest import MANIFEST, RESTORE, Verification, begin_verification, find_weights, read_json
 from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
 
-__all__ = ["PARTS", "Components", "cell_of", "find_weights", "load", "read_part"]
+__all__ = ["PARTS", "Components", "cell_of", "check_parts_match", "find_weights", "load", "read_part"]
 PARTS = {
     "text_encoder": CLIPTextModel,
     "unet": UNet2DConditionModel,
@@ -51,6 +51,7 @@ class Components:
     image_processor: CLIPImageProcessorPil | None
     device: torch.device
     dtype: torch.dtype
+    adapters: Adapters  # those that requests bring along; it changes the weights of text_encoder and unet
 
 
 def load(
@@ -61,8 +62,9 @@ def load(
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
 ) -> Components:
-    """Verify a model folder and load it onto `device`. A file `lora` is an adapter to merge, times `lora_scale`.
+    """Verify a model folder and load it onto `device`.
 
+    A file `lora`, times `lora_scale`, is the adapter of requests that have none of their own.
     `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
     if a file is missing or altered, a tensor is missing or left over, or the parts do not belong together.
@@ -90,13 +92,15 @@ def load(
             processor = CLIPImageProcessorPil(**config)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder / 'feature_extractor'}: {error}; {RESTORE}") from error
+    adapters = Adapters(models["unet"], models["text_encoder"])
+    defaults = _defaults(folder, manifest, models["unet"], models["vae"])
     if lora:
-        merge_lora(Path(lora), models["unet"], models["text_encoder"], lora_scale)
+        defaults = replace(defaults, lora=_merged(adapters, Path(lora), lora_scale), lora_scale=lora_scale)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
-    _check_parts_match(folder, tokenizer, models["text_encoder"].config, models["unet"].config, models["vae"].config)
+    check_parts_match(folder, tokenizer, models["text_encoder"].config, models["unet"].config, models["vae"].config)
     return Components(
         name=str(manifest.get("name", folder.name)),
-        defaults=_defaults(folder, manifest, models["unet"], models["vae"]),
+        defaults=defaults,
         tokenizer=tokenizer,
         text_encoder=models["text_encoder"],
         unet=models["unet"],
@@ -106,6 +110,7 @@ def load(
         image_processor=processor,
         device=device,
         dtype=dtype,
+        adapters=adapters,
     )
 
 
@@ -176,7 +181,18 @@ def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel
     return defaults
 
 
-def _check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
+def _merged(adapters: Adapters, source: Path, scale: float) -> Adapter:
+    """Read an adapter, a file or a folder, and merge it. Raises `WeightsError`, which names it."""
+    try:
+        adapter = adapters.read(source)
+        for part in ("unet", "text_encoder"):
+            adapters.merge(part, adapter, scale)
+        return adapter
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from error
+
+
+def check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
     """Raise `WeightsError` if the configs of tokenizer, text encoder, UNet and VAE do not fit together."""
     latent_channels = {vae.latent_channels, unet.in_channels, unet.out_channels}
     for matches, problem in (

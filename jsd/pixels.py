@@ -34,10 +34,12 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     turn, profile, alpha = _turn(image), image.info.get("icc_profile"), None
     if image.mode.startswith("I"):  # 16 bits per pixel: convert() would clip them at 255
         values, hidden = np.asarray(image), image.info.get("transparency")
-        colours = Image.fromarray((values // 257).clip(0, 255).astype(np.uint8))
+        few = image.mode == "I" and values.max() <= 255  # a picture of 8 bits, which a program converted
+        colours = Image.fromarray((values if few else values // 257).clip(0, 255).astype(np.uint8))
         if hidden is not None:
             alpha = Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8))
     else:
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow converts it to nothing else
         mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
         if image.has_transparency_data:
             image = image.convert("RGBA")

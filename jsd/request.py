@@ -10,15 +10,17 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jsd.checks import check_choice, check_number, check_text, integer, interval
+from jsd.checks import check_choice, check_lora, check_number, check_text, integer, interval
 from jsd.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from jsd.adapters import Adapter
 
 MAX_PROMPT = 2000  # characters
 MIN_SIZE, MAX_SIZE = 64, 1024  # pixels a side
@@ -29,6 +31,8 @@ MAX_OUTPUTS = 8
 MAX_SEED = 2**53 - 1  # JavaScript, jq and spreadsheets round larger integers
 SEED_HINT = ", because many programs round larger ones; leave seed out for a random one"
 PROMPT_STRENGTH = 0.8
+MAX_LORA = 256 << 20  # bytes of an adapter's file
+MIN_LORA_SCALE, MAX_LORA_SCALE = -2.0, 2.0
 ALWAYS = (0.0, 1.0)  # the guidance_interval of every noise level
 OUTPUT_FORMATS = ("png", "jpg", "webp")
 FORMAT_NAMES = {"jpeg": "jpg"}  # other names of these
@@ -46,10 +50,11 @@ SCHEDULER_NAMES = (
 
 Progress = Callable[[int, int], None]  # called with (UNet calls done, UNet calls in total)
 
-# A prompt that consists of invisible characters asks for nothing. BLANKS are Hangul fillers and the blank Braille cell.
-# Unassigned characters count as visible, because they may be emoji that this Python does not know yet.
+# A prompt that consists of invisible characters asks for nothing. BLANKS are Hangul fillers, the blank Braille cell,
+# and the placeholder of a picture that was copied with its text. Unassigned characters count as visible, because they
+# may be emoji that this Python does not know yet.
 INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me")
-BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0\ufffc"
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Defaults:
     scheduler: str = "K_LMS"
     guidance_interval: tuple[float, float] = ALWAYS
     cell: int = 8
+    lora: Adapter | None = None
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class Request:
     share of the training timesteps, from 0 (clean, so nothing is changed) to 1 (pure noise, so everything is).
     `guidance_interval` limits guidance to a range of noise levels. Outside the interval a step has no guidance, so it
     costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724, sec. 3).
+    `lora` is an adapter for the model: a .safetensors file of at most MAX_LORA bytes, as bytes. `lora_scale` says how
+    strongly it changes the model.
     `None` means the model's own value. For `width` and `height` with an `image` it means about the model's own area, in
     the proportions of `image`. For `seed` it means a random number, which `resolve` draws. An integer may be given as a
     float, 1.0. The output_format "jpeg" becomes "jpg". Raises `InputError` for a value outside its limits, and for a
@@ -98,6 +107,8 @@ class Request:
     image: Image.Image | None = None
     mask: Image.Image | None = None
     prompt_strength: float = PROMPT_STRENGTH
+    lora: bytes | Adapter | None = field(default=None, repr=False)
+    lora_scale: float = 1.0
     guidance_interval: tuple[float, float] | None = None
 
     def __post_init__(self):
@@ -123,6 +134,8 @@ class Request:
         if self.seed is not None:
             # The seed of the last picture must be allowed as well.
             take("seed", integer("seed", self.seed, 0, MAX_SEED + 1 - self.num_outputs, SEED_HINT))
+        if isinstance(self.output_format, str):
+            take("output_format", self.output_format.lower())
         check_choice("output_format", self.output_format, (*OUTPUT_FORMATS, *FORMAT_NAMES))
         take("output_format", FORMAT_NAMES.get(self.output_format, self.output_format))
         take("output_quality", integer("output_quality", self.output_quality, 1, 100))
@@ -136,10 +149,17 @@ class Request:
                 raise InputError(
                     "prompt_strength", "given without an image to depart from; give image too, or leave it out"
                 )
+        check_lora("lora", self.lora, MAX_LORA)
+        check_number("lora_scale", self.lora_scale, MIN_LORA_SCALE, MAX_LORA_SCALE)
+        if self.lora is None and self.lora_scale != 1:
+            raise InputError("lora_scale", "given without lora, the adapter that it is for; give lora too")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Request:
-        """Make a request from a mapping, e.g. from parsed JSON. Raises `InputError`, which names unknown keys."""
+        """Make a request from a mapping, e.g. from parsed JSON. `None` means the default, for every input but `prompt`.
+
+        Raises `InputError`, which names unknown keys.
+        """
         if not isinstance(values, Mapping):
             raise InputError("input", f"a mapping of names to values is wanted, {shown(values)} was given")
         allowed = [f.name for f in fields(cls)]
@@ -147,9 +167,10 @@ class Request:
         if unknown:
             names = ", ".join(shown(key) for key in unknown[:5])
             raise InputError("input", f"there is no input called {names}; the inputs are {', '.join(allowed)}")
-        if "prompt" not in values:
+        given = {name: value for name, value in values.items() if value is not None}
+        if "prompt" not in given:
             raise InputError("prompt", "missing; every request needs one")
-        return cls(**values)
+        return cls(**given)
 
     @property
     def rows(self) -> int:
@@ -171,6 +192,8 @@ class Request:
         }
         if self.seed is None:
             open_values["seed"] = secrets.randbelow(MAX_SEED + 2 - self.num_outputs)
+        if self.lora is None:
+            open_values |= {"lora": defaults.lora, "lora_scale": defaults.lora_scale}
         request = replace(self, **open_values)
         for name in ("width", "height"):
             _check_cell(name, getattr(request, name), defaults.cell)

@@ -124,7 +124,10 @@ class Result:
     def _settings(self) -> dict[str, Any]:
         names = ("width", "height", "num_inference_steps", "guidance_scale", "guidance_interval", "scheduler")
         settings = {name: getattr(self.request, name) for name in names}
-        return settings | {"guidance_interval": list(self.request.guidance_interval)}
+        settings["guidance_interval"] = list(self.request.guidance_interval)
+        if self.request.lora is not None:
+            settings |= {"lora": self.request.lora.sha256[:12], "lora_scale": self.request.lora_scale}
+        return settings
 
 
 def _listed(parts: Iterable[str], most: int = 10) -> str:

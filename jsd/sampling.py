@@ -1,8 +1,8 @@
 """The denoising loop for any number of requests at once: `prepare`, `step`, `finish`.
 
 `prepare` makes the `Job` (sampling state) of a request. Each `step` calls the UNet for all given jobs together. They
-may differ in timestep, sampler and guidance, but not in latent size. `generate` runs the loop for one request. On a GPU
-a step only queues work: its numbers lie there since `prepare`, and it waits for the step before it at most.
+may differ in timestep, sampler and guidance, but not in latent size and adapter. `generate` runs the loop for one
+request. On a GPU a step only queues work, whose numbers lie there since `prepare`. The CPU runs at most one step ahead.
 Tensors have the names of the papers: `x_t` are noisy latents (Ho et al. 2020, arXiv 2006.11239), `eps` is the UNet's
 prediction for them (the noise, or v for a v-prediction model).
 """
@@ -10,13 +10,15 @@ prediction for them (the noise, or v for a v-prediction model).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from jsd import safety, watermark
 from jsd.device import mark, settle
-from jsd.errors import NSFWError
+from jsd.errors import InputError, NSFWError, WeightsError
 from jsd.job import Job
 from jsd.model import Components
 from jsd.prompt import read
@@ -49,16 +51,39 @@ def schedule_of(components: Components, request: Request) -> Schedule:
     return make_schedule(request.scheduler, components.scheduler_config, request.num_inference_steps, strength)
 
 
+def resolve(components: Components, request: Request) -> Request:
+    """Return a copy of a request with missing settings filled in, its pictures resized and its adapter read.
+
+    Raises `InputError`, and `QueueFullError` if there is no room for the adapter.
+    """
+    request = at_size(request.resolve(components.defaults))
+    if isinstance(request.lora, bytes):
+        with _as_input():
+            request = replace(request, lora=components.adapters.read(request.lora))
+    return request
+
+
+@contextmanager
+def _as_input() -> Iterator[None]:
+    """Context manager: a `WeightsError` inside becomes an `InputError` about the request's adapter."""
+    try:
+        yield
+    except WeightsError as error:
+        raise InputError("lora", str(error)) from error
+
+
 @torch.inference_mode()
 def prepare(components: Components, request: Request) -> Job:
     """Make the job of a request: encode its text, make its schedule and its start latents. Raises `InputError`."""
-    request = at_size(request.resolve(components.defaults))
+    request = resolve(components, request)
     device, pictures = components.device, request.num_outputs
     schedule = schedule_of(components, request)
 
     began = time.perf_counter()
     texts = [request.prompt] if request.guidance_scale == 1 else [request.negative_prompt, request.prompt]
     ids, reading = read(components.tokenizer, texts)
+    with _as_input():
+        components.adapters.merge("text_encoder", request.lora, request.lora_scale)
     context = components.text_encoder(torch.tensor(ids, device=device)).last_hidden_state.repeat_interleave(
         pictures, dim=0
     )
@@ -91,8 +116,22 @@ def prepare(components: Components, request: Request) -> Job:
 def step(components: Components, jobs: Sequence[Job], max_rows: int | None = None) -> None:
     """Advance all jobs, in place, by one UNet call, or by several if they have more than `max_rows` samples together.
 
-    No job may be finished, and all must have the same latent size. If this fails, no job has changed.
+    No job may be finished, and all must have the same latent size and adapter. If this fails, no job has changed.
+    Raises `InputError` if the adapter is too strong for the UNet.
     """
+    with _as_input():
+        components.adapters.merge("unet", jobs[0].request.lora, jobs[0].request.lora_scale)
+    generators = [generator for job in jobs if job.schedule.noise[job.done] for generator in job.generators]
+    before = [generator.get_state() for generator in generators]
+    try:
+        _step(components, jobs, max_rows)
+    except BaseException:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        raise
+
+
+def _step(components: Components, jobs: Sequence[Job], max_rows: int | None) -> None:
     jobs = sorted(jobs, key=lambda job: not job.guided[job.done])  # so that the pictures with guidance come first
     pictures = [len(job.state) for job in jobs]
     state = torch.cat([job.state for job in jobs])

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
 from jsd.schedulers import make_scheduler, set_timesteps, takes_generator
 
-KEPT = 4  # the most tensors that a scheduler keeps between steps: K_LMS keeps four derivatives
+KEPT = 6  # the most tensors that a scheduler keeps between steps: K_LMS keeps four, UNI_PC its order plus one
 FEWEST = 4  # steps that an image to image request makes, if it has so many
 ROWS, COLUMNS = 1 + KEPT, 2 + KEPT  # a step makes x and the kept tensors from x, the kept tensors and the prediction
 
@@ -44,9 +45,10 @@ class Schedule:
 def make_schedule(name: str, config: Mapping[str, Any], steps: int, strength: float = 1.0) -> Schedule:
     """Return the schedule of the sampler `name` (a key of SCHEDULERS), for a model's scheduler config.
 
-    With a `strength` below 1 the schedule begins at this share of the training timesteps instead of pure noise. It has
-    this share of the `steps`, rounded up, but at least FEWEST of them, as fewer draw badly. (LCM is made for one step.)
-    At 0 it has none. Raises `InputError` if the sampler can't sample the model's noise. Schedules are cached.
+    With a `strength` below 1 the schedule begins at this share of the training timesteps, not at pure noise. Then it
+    has the same share of the `steps`, rounded up, but at least FEWEST of them, because fewer draw badly. Only LCM makes
+    a single step well. At a strength of 0 there are no steps. Raises `InputError` if the sampler can't sample the
+    model's noise. Schedules are cached.
     """
     return _make(name, json.dumps(dict(config), sort_keys=True, default=list), steps, strength)
 
@@ -55,9 +57,14 @@ def make_schedule(name: str, config: Mapping[str, Any], steps: int, strength: fl
 def _make(name: str, config: str, steps: int, strength: float) -> Schedule:
     if strength == 0:
         return Schedule((), torch.empty(0, ROWS * COLUMNS + 2), (), (), 1.0)
-    scheduler = make_scheduler(name, json.loads(config), strength)
-    fewest = 1 if name == "LCM" else min(steps, FEWEST)
-    set_timesteps(scheduler, max(math.ceil(round(steps * strength, 6)), fewest))
+    settings = json.loads(config)
+    if strength < 1:
+        fewest = 1 if name == "LCM" else min(steps, FEWEST)
+        steps = max(math.ceil(round(steps * strength, 6)), fewest)
+        scheduler = make_scheduler(name, settings, _levels(settings.get("num_train_timesteps", 1000), steps, strength))
+    else:
+        scheduler = make_scheduler(name, settings)
+    set_timesteps(scheduler, steps)
     timesteps, rows, noise, noised = [], [], [], []
     # The last coordinate belongs to the noise alone.
     unit = torch.eye(COLUMNS + 1).reshape(COLUMNS + 1, 1, COLUMNS + 1, 1, 1)
@@ -80,6 +87,21 @@ def _make(name: str, config: str, steps: int, strength: float) -> Schedule:
         rows.append(torch.cat([weights.flatten(), t.float()[None], scale]))
         noise.append(added)
     return Schedule(tuple(timesteps), torch.stack(rows), tuple(noise), tuple(noised), float(scheduler.init_noise_sigma))
+
+
+def _levels(trained: int, steps: int, strength: float) -> int:
+    """Return how many of `trained` timesteps a schedule of `steps` has below the noise level `strength`.
+
+    A multiple of `steps` is taken if there is one within a hundredth of `trained`, because some schedulers of diffusers
+    round the distance of two steps down. Others make a step too many for some numbers, which are passed over.
+    """
+    levels = min(max(round(strength * trained), steps), trained - 1)
+    multiple = round(levels / steps) * steps
+    if abs(multiple - levels) <= trained / 100 and steps <= multiple < trained:
+        return multiple
+    while len(np.arange(levels, 0, -levels / steps)) > steps:
+        levels -= 1
+    return levels
 
 
 def _kept(scheduler: SchedulerMixin, shape: torch.Size) -> Iterator[tuple[Any, Any]]:

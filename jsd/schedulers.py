@@ -76,12 +76,12 @@ NO_CLIPPING = {"clip_sample": False, "thresholding": False}  # latents may leave
 NOISE_SETTINGS = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
 
-def make_scheduler(name: str, config: dict[str, Any], share: float = 1.0) -> SchedulerMixin:
+def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None) -> SchedulerMixin:
     """Return a new scheduler for the sampler `name` (a key of SCHEDULERS) and the scheduler config of a model.
 
-    With a `share` below 1 the scheduler knows only this share of the training timesteps, the less noisy ones, and its
-    first timestep is the noisiest of them. Settings that the class does not know are left out. Raises `InputError` for
-    an unknown name, and for a sampler that does not support the noise the model was trained on.
+    With `levels` the scheduler knows only so many of the training timesteps, the least noisy ones, and its first
+    timestep is the noisiest of them. Settings that the class does not know are left out. Raises `InputError` for an
+    unknown name, and for a sampler that does not support the noise the model was trained on.
     """
     if name not in SCHEDULERS:
         raise InputError("scheduler", f"{shown(name)} was given; allowed are {', '.join(SCHEDULERS)}")
@@ -91,11 +91,10 @@ def make_scheduler(name: str, config: dict[str, Any], share: float = 1.0) -> Sch
         if config.get(key) and key not in known:
             raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; take DDIM")
     settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
-    if share < 1:
-        betas = make_scheduler(name, config).betas
-        betas = betas[: max(1, round(share * len(betas)))]
-        settings |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas), "timestep_spacing": "trailing"}
-        settings["rescale_betas_zero_snr"] = False  # these are rescaled
+    if levels is not None:
+        settings["trained_betas"] = make_scheduler(name, config).betas[:levels].tolist()
+        settings |= {"num_train_timesteps": levels, "timestep_spacing": "trailing"}
+        settings |= {"rescale_betas_zero_snr": False, "sigma_max": None}  # the betas are rescaled, and end at `levels`
     return scheduler_class(**{key: value for key, value in settings.items() if key in known})
 
 

@@ -44,8 +44,7 @@ def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> En
 def load_components(folder: str | Path | None = None) -> Components:
     """Load the model that the environment chooses, or the one in `folder`. Prints a line about it.
 
-    Raises `SettingError` for a wrong setting, `WeightsError` for a bad model folder, and `MissingPackageError` if the
-    watermark can't be computed here.
+    Raises `SettingError` for a wrong setting, and `WeightsError` for a bad model folder.
     """
     with without_collector():
         return _begin_loading(folder)()
@@ -53,6 +52,11 @@ def load_components(folder: str | Path | None = None) -> Components:
 
 def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
     """Check the settings that need no torch, start to hash the weights, and return a function that loads the model."""
+    # OpenMP's threads wait for each other by spinning, for milliseconds: where another program uses the cores too, they
+    # take the time of the very thread they wait for. So they sleep sooner (docs/speed.md). libgomp reads this when
+    # torch loads it.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
@@ -78,7 +82,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         if graphed and device.type == "cuda":
             from jsd.graphs import CudaRecorder, GraphedUNet
 
-            components.unet = GraphedUNet(components.unet, CudaRecorder())
+            components.unet = GraphedUNet(components.unet, CudaRecorder(device))
             facts.append("CUDA graphs")
         print(", ".join(facts), flush=True)
         return components
@@ -156,6 +160,18 @@ def _lora_scale() -> float:
 def input_urls() -> bool:
     """Whether a server fetches pictures from addresses that clients give: JSD_INPUT_URLS. Raises `SettingError`."""
     return _choice("JSD_INPUT_URLS", "on", ("on", "off")) == "on"
+
+
+def metrics_address() -> tuple[str, int] | None:
+    """Return the host and port to serve metrics on, JSD_METRICS_PORT, None if not set. Raises `SettingError`."""
+    text = os.environ.get("JSD_METRICS_PORT")
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (port.isdecimal() and port.isascii() and len(port) < 6 and 1 <= int(port) <= 65535):
+        wanted = "a port (1 to 65535) is wanted, perhaps after an address and a colon, as in 0.0.0.0:9400"
+        raise SettingError(f"JSD_METRICS_PORT: {shown(text)} was given; {wanted}")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _choice(name: str, default: str | None, allowed: object) -> str | None:

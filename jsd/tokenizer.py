@@ -17,7 +17,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
@@ -28,10 +27,12 @@ from jsd.request import BLANKS
 LONGEST = 10_000
 # Dashes and tildes that people type for ー after kana: hyphens, minus signs, rules, Hangul ㅡ. Not the kanji 一.
 DASHES = (
-    r"\-~\u2010-\u2015\u2043\u207b\u208b\u2212\u223c\u2500\u2501\u2e3a\u2e3b\u301c\u3030\u3161\ufe58\ufe63\uff0d\uff5e"
+    r"\-~\u02d7\u058a\u05be\u1173\u1806\u2010-\u2015\u2043\u2053\u207b\u208b\u2212\u223c\u23af\u23e4\u2500\u2501"
+    r"\u254c\u254d\u2574\u2576\u2578\u257a\u2796\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0\u3161\ufe58\ufe63\uff0d\uff5e\uffda"
 )
+OVERLINES = r"\u00af\u02c9\u203e\uffe3"  # only between kana, because at the end of a word they are a face's: ヽ(ー￣
 KANA = r"\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-LENGTHENING = re.compile(f"(?<=[{KANA}])[{DASHES}]+")
+LENGTHENING = re.compile(f"(?<=[{KANA}])(?:[{DASHES}]+|[{OVERLINES}]+(?=[{KANA}]))")
 # Variation selectors (of emoji and of kanji) and the grapheme joiner. Format characters (Cf) are invisible as well.
 SELECTORS = re.compile(r"[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
@@ -114,7 +115,7 @@ class Tokenizer:
         """Return the `Tokens` of a text. Tokens after the first `max_length - 1` are cut off and counted."""
         pieces = self._split(text)
         ids = self._ids(pieces)
-        unknown = "".join(piece.surface for piece in pieces if piece.id == self.pieces.unk_id())
+        unknown = "".join(surface for i, surface in pieces if i == self.pieces.unk_id())
         kept = ids[: self.max_length - 1]
         padding = [self.pad_id] * (self.max_length - 1 - len(kept))
         return Tokens([*kept, self.eos_id, *padding], len(kept), len(ids) - len(kept), unknown)
@@ -123,18 +124,20 @@ class Tokenizer:
         """Return `text` with ー for other dashes after kana, and without invisible characters, where it changes only
         characters that are in no piece of the vocabulary.
         """
-        text = "".join(c for c in text if not _invisible(c) or self._knows(c))
+        text = "".join(c for c in text if not invisible(c) or self._knows(c))
         if "ー" not in self.alphabet:
             return text
         return LENGTHENING.sub(lambda m: "".join(c if self._knows(c) else "ー" for c in m[0]), text)
 
-    def _split(self, text: str) -> Sequence[Any]:
-        """Return the sentencepiece pieces of a text, each with `id` and `surface`, its part of the text."""
+    def _split(self, text: str) -> list[tuple[int, str]]:
+        """Return the sentencepiece pieces of a text, each as its id and its part of the text."""
         text = self.mend(text)
-        return self.pieces.encode(text.lower() if self.do_lower_case else text, return_type="proto").pieces
+        text = text.lower() if self.do_lower_case else text
+        found = self.pieces.encode(text, return_type="offset_mapping")  # "proto" needs the package protobuf
+        return [(i, text[begin:end]) for i, (begin, end) in zip(found["ids"], found["offsets"], strict=True)]
 
-    def _ids(self, pieces: Sequence[Any]) -> list[int]:
-        return [i for piece in pieces for i in self._spelled.get(piece.id, [piece.id])]
+    def _ids(self, pieces: Sequence[tuple[int, str]]) -> list[int]:
+        return [i for piece, _ in pieces for i in self._spelled.get(piece, [piece])]
 
     def _knows(self, character: str) -> bool:
         """Whether the vocabulary has a character, as NFKC writes it. (Sentencepiece reads some others as spaces.)"""
@@ -154,5 +157,6 @@ class Tokenizer:
         return plain and (i == self.pad_id or (len(piece) > 2 and (piece[0], piece[-1]) in {("<", ">"), ("[", "]")}))
 
 
-def _invisible(character: str) -> bool:
+def invisible(character: str) -> bool:
+    """Whether a character shows nothing: a format character, a variation selector, a filler."""
     return unicodedata.category(character) == "Cf" or character in BLANKS or SELECTORS.match(character) is not None

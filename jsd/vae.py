@@ -58,8 +58,8 @@ def decode(components: Components, x_0: torch.Tensor) -> torch.Tensor:
 def _run(
     components: Components, call: Callable[[AutoencoderKL, torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
-    """Return `call(vae, x)` in float32, where `x` is float32. Half precision overflows for some pictures. Then a copy
-    of the VAE in float32 computes it again.
+    """Return `call(vae, x)` as float32. `x` is float32, too. Where half precision overflows, as it does for some
+    pictures, a copy of the VAE in float32 computes all of them again.
     """
     result = call(components.vae, x.to(components.dtype)).float()
     if components.dtype == torch.float16 and not result.isfinite().all():

@@ -4,7 +4,8 @@
 
 Without the document the server accepts any input. `cog build` writes one of its own into the image, from the text of
 predict.py: the same inputs, types and limits, so the same requests are refused. This one says more, and is true where
-Cog's is not: Cog calls optional inputs nullable, but its server answers null with 422. To build an image with this one:
+Cog's is not: Cog calls optional inputs nullable, but its server answers null with 422. (tests/test_cog_schema.py names
+every difference.) To build an image with this one:
 
     python script/schema.py openapi.json && cog build --openapi-schema openapi.json
 """
@@ -149,6 +150,8 @@ def _answer_schemas() -> dict[str, Any]:
         guidance_scale=number,
         guidance_interval=_list(number),
         scheduler=text,
+        lora=text,
+        lora_scale=number,
         batch_rows=number,
         tokens=integer,
         truncated_tokens=integer,

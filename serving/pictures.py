@@ -1,4 +1,4 @@
-"""Fetch the pictures that a request sends, as data URIs or addresses, with limits.
+"""Fetch the files that a request sends, pictures and adapters, as data URIs or addresses, with limits.
 
 Cog would do this by itself, but without limits: an address may take any time and any space and can't be cancelled, and
 files stay on the disk when a request fails (docs/cog-reports.md). Here nothing is written, and a cancelled prediction
@@ -18,8 +18,9 @@ from urllib.parse import unquote_to_bytes
 import httpx2
 
 from jsd.errors import InputError, shown
+from jsd.request import MAX_LORA
 
-MAX_BYTES = 32 * 2**20  # of what comes from an address; Cog's limit for a request is 100 MB
+MAX_BYTES = 32 * 2**20  # of a picture that comes from an address; Cog's limit for a request is 100 MB
 SECONDS = 60  # for an address, from the first byte to the last
 STILL_SECONDS = 10  # for a connection, and between two of its bytes
 REDIRECTS = 5
@@ -38,9 +39,9 @@ async def fetch(name: str, uri: str, addresses: bool) -> bytes:
     if scheme == "data":
         return await asyncio.get_running_loop().run_in_executor(DECODERS, decode, name, uri)
     if scheme not in ("http", "https"):
-        raise InputError(name, f"{shown(uri)} was given; a data URI or the address of a picture is wanted")
+        raise InputError(name, f"{shown(uri)} was given; a data URI or the address of a file is wanted")
     if not addresses:
-        raise InputError(name, "this server fetches no addresses (JSD_INPUT_URLS=off); send the picture as a data URI")
+        raise InputError(name, "this server fetches no addresses (JSD_INPUT_URLS=off); send the file as a data URI")
     return await _download(name, uri)
 
 
@@ -95,14 +96,12 @@ async def _download(name: str, address: str) -> bytes:
 
 async def _body(name: str, named: str, answer: httpx2.Response) -> bytes:
     if answer.status_code != httpx2.codes.OK:
-        raise InputError(
-            name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a picture is wanted"
-        )
+        raise InputError(name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a file is wanted")
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise InputError(name, f"{named} sends compressed data, which is not read; try a data URI")
-    data = bytearray()
+    data, most = bytearray(), MAX_LORA if name == "lora" else MAX_BYTES
     async for chunk in answer.aiter_raw():
         data += chunk
-        if len(data) > MAX_BYTES:
-            raise InputError(name, f"{named} is larger than {MAX_BYTES // 2**20} MB, the most that is fetched")
+        if len(data) > most:
+            raise InputError(name, f"{named} is larger than {most // 2**20} MB, the most that is fetched")
     return bytes(data)

@@ -4,7 +4,8 @@
 
 A server that has ended, or that has said three times that it can't draw, is started again. One that ends before
 it was ever ready, or whose setup fails, is broken: if an earlier one was ready a few more are tried, else none.
-SIGTERM, SIGINT and SIGHUP end the server in order, and the supervisor with it.
+SIGTERM, SIGINT and SIGHUP (a closed terminal) end the server in order, and the supervisor with it. The server and its
+worker ignore a SIGHUP of their own, which would kill what they draw.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from serving import health
 
 CHECK_SECONDS = 5
-START_SECONDS = 1  # between two checks of a server that is not ready yet
+START_SECONDS = 0.2  # between two checks of a server that is not ready yet
 ILL_CHECKS = 3  # in a row, and the server is ended
 CLOSED_CHECKS = 720  # in a row with its port closed: what clients wait for is finished in an hour
 END_SECONDS = 60  # what it draws is finished in this time, else it is killed
@@ -82,7 +83,7 @@ class Supervisor:
         """Start the server and watch it until it has ended. Returns its exit code, 1 if a signal has ended it."""
         self._ready, ill = False, 0
         # In a session of its own: Ctrl-C reaches it through `stop` alone.
-        self._process = subprocess.Popen(self.command, start_new_session=True)
+        self._process = subprocess.Popen(self.command, start_new_session=True, preexec_fn=ignore_hangup)
         if self._stopping:
             self._process.terminate()
         while not self._ended(CHECK_SECONDS if self._ready else START_SECONDS):
@@ -116,6 +117,11 @@ class Supervisor:
                 time.sleep(0.1)
                 continue
             return
+
+
+def ignore_hangup() -> None:
+    """Ignore SIGHUP in this process, and in all that it starts."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def say(text: str) -> None:

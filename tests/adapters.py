@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from jsd.model import Components
 
@@ -71,6 +71,11 @@ def processors(plain: Components) -> dict[str, torch.Tensor]:
     for now, then in {".to_": ".processor.to_", "to_out.0_": "to_out_"}.items():
         tensors = {key.replace(now, then): value for key, value in tensors.items()}
     return tensors
+
+
+def adapter(plain: Components, number: int = 0) -> bytes:
+    """Return the file of an adapter. Each number has another."""
+    return save({key: value.roll(number) for key, value in kohya(plain).items()})
 
 
 LAYOUTS = {

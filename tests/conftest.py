@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -54,3 +56,13 @@ def mask() -> Image.Image:
     image = Image.new("L", (80, 64))
     image.paste(255, (2 * CELL, 0, 80, 64))
     return image
+
+
+@pytest.fixture(scope="session")
+def schema() -> ModuleType:
+    """The module script/schema.py, which is in no package."""
+    file = Path(__file__).resolve().parent.parent / "script" / "schema.py"
+    spec = importlib.util.spec_from_file_location("schema", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

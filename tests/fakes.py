@@ -6,10 +6,12 @@ kilobytes.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
 
 from jsd.genuine.folder import write_manifest
+from jsd.model import Components
 from tests.files import png
 
 CELL = 16  # pixels per latent cell. It is not the usual 8, so that code with a fixed 8 fails.
@@ -219,3 +222,14 @@ def psnr(a: Image.Image | torch.Tensor, b: Image.Image | torch.Tensor) -> float:
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def overflowing(components: Components) -> Components:
+    """Return the model with an autoencoder whose numbers between the layers are too large for float16, and its results
+    are not.
+    """
+    vae = copy.deepcopy(components.vae)
+    for part in (vae.encoder, vae.decoder):
+        for value in part.conv_in.parameters():
+            value *= 2**17  # the normalisation at the end takes the factor away
+    return replace(components, vae=vae.to(components.dtype))

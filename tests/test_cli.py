@@ -46,6 +46,15 @@ def test_generate_takes_integers_that_are_written_with_a_fraction(run):
     assert (metadata["seed"], metadata["num_inference_steps"]) == (5, 3)
 
 
+def test_null_means_the_default_and_in_a_prompt_the_word(run, tmp_path):
+    names = ["seed", "scheduler", "num_outputs", "image", "output_format", "prompt_strength"]
+    inputs = [word for name in names for word in ("-i", f"{name}=null")]
+    code, _, error = run("generate", "-p", "null", *inputs, "-o", "out.webp")
+    assert code == 0, error
+    assert [path.name for path in tmp_path.iterdir()] == ["out.webp"]
+    assert images.read_metadata("out.webp")["prompt"] == "null"
+
+
 def test_generate_names_unknown_characters(run):
     assert "2 characters unknown: 貓 龘" in run("generate", "-p", "貓と龘の猫")[2]
 
@@ -81,7 +90,7 @@ def test_a_size_far_from_the_models_own_is_drawn_with_a_note(run):
 def test_the_suffix_of_the_output_chooses_the_format(run):
     assert run("generate", "-p", "猫", "-o", "out.jpeg")[0] == 0
     assert Image.open("out.jpeg").format == "JPEG"
-    assert run("generate", "-p", "猫", "-o", "out.jpg", "-i", "output_format=jpeg")[0] == 0
+    assert run("generate", "-p", "猫", "-o", "out.jpg", "-i", "output_format=JPEG")[0] == 0
     assert Image.open("out.jpg").format == "JPEG"
     assert run("generate", "-p", "猫", "-i", "output_format=jpeg")[0] == 0
     assert Image.open("output.jpg").format == "JPEG"
@@ -105,7 +114,8 @@ def test_the_suffix_of_the_output_chooses_the_format(run):
         ),
         (["-i", "seed=-1"], "leave seed out for a random one"),
         (["-i", "seed=inf"], "seed: 'inf' was given; an integer is wanted"),
-        (["-i", "seed=one"], "seed: 'one' was given; an integer is wanted"),
+        (["-i", "seed=one"], "seed: 'one' was given; an integer is wanted, or null for the default"),
+        (["-i", "seed="], "seed: '' was given; an integer is wanted"),
         (["-i", "num_inference_steps=999"], "num_inference_steps: 999 was given; 1 to 500 are allowed"),
         (["-i", "num_inference_steps=1.5"], "num_inference_steps: '1.5' was given; an integer is wanted"),
         (["-i", "guidance_scale=nan"], "guidance_scale: nan was given; 1 to 20 are allowed"),

@@ -95,6 +95,13 @@ def test_a_picture_given_to_a_request_is_converted_once():
     assert replace(asked, seed=1).image is asked.image
 
 
+@pytest.mark.parametrize(("mode", "white"), [("I", 255), ("I", 65535), ("I;16", 65535)])
+def test_white_is_white_in_a_mask_of_whole_numbers(mode, white):
+    """Programs convert masks of 8 bits to mode I as they are. Files of 16 bits have another scale."""
+    mask = Image.new(mode, (8, 8), white)
+    assert Request("猫", image=Image.new("RGB", (8, 8)), mask=mask).mask.getpixel((4, 4)) == 255
+
+
 def test_a_picture_given_to_a_request_has_to_be_whole():
     data = encoded(Image.effect_noise((64, 64), 80), "PNG").getvalue()
     with pytest.raises(InputError, match="mask: this picture can't be decoded: 'image file is truncated"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from jsd.device import (
     run_vae,
 )
 from jsd.errors import MemoryShortError
+from jsd.graphs import GraphedUNet
+from tests.recorder import Recorder
 
 MB = 1_000_000
 SHORT = [
@@ -83,6 +86,29 @@ def test_a_gpu_too_small_for_the_measurement_gets_few_rows(components, monkeypat
     assert device.decode_batch(gpu) > device.decode_batch(components) == 1
 
 
+@pytest.mark.parametrize("graphed", [False, True])
+def test_a_gpus_rows_are_measured_after_a_call_that_warms_up(components, monkeypatch, graphed):
+    """A call takes 500 MB and 200 MB per row, decoding 650 MB, and the first call of all 3 GB more."""
+    calls, taken = [], {}
+
+    def run_unet(components, rows):
+        taken["most"] = (500 + 200 * rows + (0 if calls else 3000)) * MB
+        calls.append(rows)
+
+    monkeypatch.setattr(device, "run_unet", run_unet)
+    monkeypatch.setattr(device, "run_vae", lambda components: taken.update(most=650 * MB))
+    for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: taken["most"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10_000 * MB, 16_000 * MB))
+    gpu = replace(components, device=torch.device("cuda"))
+    if graphed:
+        gpu.unet = GraphedUNet(components.unet, Recorder())
+    assert max_batch_rows(gpu) == (11 if graphed else 29)
+    assert calls == [1, FEW, MANY]
+
+
 def test_what_fits_is_remembered_and_a_passing_shortage_is_forgotten():
     fitting, room, tried = Fitting(), 3, []
 
@@ -130,6 +156,20 @@ def test_a_call_that_does_not_fit_alone_says_what_to_do(error):
     assert caught.value.__cause__ is error
 
 
+def test_a_gpus_cache_is_emptied_before_the_next_try(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: log.append("emptied"))
+
+    def call(count):
+        log.append(count)
+        if count > 2:
+            raise SHORT[0]
+
+    in_halves(call, 4)
+    assert log == [4, "emptied", 2]
+
+
 def test_another_error_is_raised_at_once():
     tried = []
 
@@ -159,6 +199,12 @@ def test_a_released_error_holds_no_tensors():
     assert held[0]() is not None
     assert released(caught) is caught
     assert held[0]() is None
+
+
+def test_a_mark_is_set_on_the_models_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda where: SimpleNamespace(record_event=lambda: str(where)))
+    assert device.mark(torch.device("cuda", 1)) == "cuda:1"
+    assert device.mark(torch.device("cpu")) is None
 
 
 def test_only_an_accelerators_own_error_means_that_it_is_lost():

@@ -18,7 +18,7 @@ def test_a_mistake_is_shown_in_one_line_with_exit_code_2():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "error: seed: 'one' was given; an integer is wanted\n"
+    assert done.stderr == "error: seed: 'one' was given; an integer is wanted, or null for the default\n"
 
 
 @pytest.fixture

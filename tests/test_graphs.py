@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager, nullcontext
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 
-from jsd.graphs import ROWS, GraphedUNet
+from jsd.graphs import ROWS, TRIES, CudaRecorder, GraphedUNet
 from jsd.sampling import generate
 from tests.engine.conftest import CAT
 from tests.fakes import psnr
-
-
-class Recorder:
-    """Records calls as a GPU would: replaying writes the result into the same tensor. `failure` is raised instead."""
-
-    def __init__(self):
-        self.recorded, self.replayed, self.failure = 0, 0, None
-
-    def __call__(self, call):
-        if self.failure:
-            raise self.failure
-        self.recorded += 1
-        result = call()
-
-        def replay():
-            self.replayed += 1
-            result.copy_(call())
-
-        return replay, result
+from tests.recorder import Recorder
 
 
 @pytest.fixture
@@ -91,6 +77,14 @@ def test_large_calls_and_other_sizes_have_no_part_in_a_graph(unet, recorder, spi
 
 
 @torch.no_grad()
+def test_larger_rows_count_for_as_many_more(unet, recorder):
+    for rows, side in ((4, 8), (5, 8), (1, 20)):  # the model's own rows have a side of 4
+        for _ in range(3):
+            unet(*inputs(rows, side=side))
+    assert recorder.recorded == 1
+
+
+@torch.no_grad()
 def test_only_the_graphs_used_last_are_kept(spied, recorder):
     unet = GraphedUNet(spied.unet, recorder, most=2)
     for rows in (1, 1, 2, 2, 3, 3):
@@ -121,7 +115,15 @@ def test_a_call_that_can_not_be_recorded_runs_without_a_graph(unet, recorder, co
 
 
 @torch.no_grad()
-def test_weights_that_change_in_place_count_at_once_and_replaced_ones_after_forget(unet, recorder, components):
+def test_recording_is_given_up_after_some_shortages_of_memory(unet, recorder, capsys):
+    recorder.failure = torch.OutOfMemoryError("out")
+    for _ in range(4 * TRIES):
+        unet(*inputs(2))
+    assert capsys.readouterr().err.count("no CUDA graph") == TRIES
+
+
+@torch.no_grad()
+def test_weights_that_change_in_place_count_at_once(unet, components):
     import copy
 
     unet.unet.unet = copy.deepcopy(components.unet)
@@ -129,10 +131,6 @@ def test_weights_that_change_in_place_count_at_once_and_replaced_ones_after_forg
         unet(*inputs(2))
     unet.unet.unet.conv_out.bias += 1
     assert torch.allclose(unet(*inputs(2))[0], components.unet(*inputs(2), return_dict=False)[0] + 1, atol=1e-4)
-    unet.forget()
-    for _ in range(2):
-        unet(*inputs(2))
-    assert recorder.recorded == 2
 
 
 def test_a_picture_drawn_with_graphs_is_the_same(components, spied, unet, recorder):
@@ -140,3 +138,60 @@ def test_a_picture_drawn_with_graphs_is_the_same(components, spied, unet, record
     plain = generate(components, CAT).images[0]
     assert psnr(generate(spied, CAT).images[0], plain) >= 50
     assert recorder.replayed == CAT.resolve(components.defaults).num_inference_steps - 1
+
+
+def test_a_pool_of_memory_is_left_when_the_last_of_its_graphs_is_gone(monkeypatch):
+    """CUDA frees such a pool, and torch refuses to record into it again."""
+    pools, used = iter("abc"), []
+
+    class Graph:
+        def replay(self):
+            pass
+
+    def graph(recorded, pool, capture_error_mode):
+        used.append((pool, capture_error_mode))
+        return nullcontext()
+
+    for name, value in {"CUDAGraph": Graph, "graph": graph, "graph_pool_handle": lambda: next(pools)}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    devices = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: devices.append(device) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "own stream")
+    record = CudaRecorder(torch.device("cuda", 1))
+    kept = [record(lambda: "eps") for _ in range(3)]
+    assert [result for _, result in kept] == ["eps"] * 3
+    del kept[1:]
+    kept.append(record(lambda: "eps"))
+    kept.clear()
+    gc.collect()
+    record(lambda: "eps")
+    assert used == [(pool, "thread_local") for pool in "aaaab"]
+    assert set(devices) == {torch.device("cuda", 1)}
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(torch.OutOfMemoryError("out"), True), (RuntimeError("no"), False)])
+def test_a_recording_that_failed_leaves_the_thread_on_its_own_stream(monkeypatch, error, goes_on):
+    streams = []
+
+    @contextmanager
+    def graph(*_, **__):
+        streams.append("recording")
+        yield
+
+    fakes = {"CUDAGraph": MagicMock, "graph": graph, "graph_pool_handle": object, "device": lambda _: nullcontext()}
+    fakes |= {"current_stream": lambda _: "own", "set_stream": streams.append}
+    for name, value in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    record = CudaRecorder(torch.device("cuda"))
+
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        record(fail)
+    assert streams == ["recording", "own"]
+    if goes_on:
+        assert record(lambda: "eps")[1] == "eps"
+    else:
+        with pytest.raises(RuntimeError, match="failed before"):
+            record(lambda: "eps")

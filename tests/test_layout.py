@@ -17,10 +17,11 @@ SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py", "bulk/*
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
-    ("jsd.version", "jsd.errors", "jsd.atomic", "jsd.containers"),
-    ("jsd.checks", "jsd.pixels"),
+    ("jsd.version", "jsd.errors", "jsd.atomic"),
+    ("jsd.checks", "jsd.containers", "jsd.pixels"),
     ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext", "jsd.clip_input"),
     ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
+    ("jsd.adapters",),
     ("jsd.model", "jsd.graphs", "jsd.schedule", "jsd.source", "jsd.result", "jsd.inputs", "jsd.prompt"),
     ("jsd.job",),
     ("jsd.sampling", "jsd.genuine"),

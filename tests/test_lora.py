@@ -10,10 +10,11 @@ from diffusers import StableDiffusionPipeline
 from peft.utils import get_peft_model_state_dict
 
 from jsd import model, sampling
+from jsd.adapters import Adapters
 from jsd.errors import WeightsError
 from jsd.lora import add_lora, read_lora
 from jsd.request import Request
-from tests.adapters import ALPHA, ATTENTION, LAYOUTS, RANK, TEXT, UNET, kohya, matrices, processors, write
+from tests.adapters import ALPHA, ATTENTION, LAYOUTS, RANK, TEXT, UNET, adapter, kohya, matrices, processors, write
 
 LAYER = "lora_unet_" + UNET[2].replace(".", "_")  # a convolution
 
@@ -41,8 +42,8 @@ def in_stock(tiny_folder, file, scale=1.0):
 
 def change(plain, file, name, part="unet"):
     """How much merging `file` changes the weight of a layer of the tiny model."""
-    up, down = read_lora(file, plain.unet, plain.text_encoder)[f"{part}.{name}.weight"]
-    return (up @ down).reshape(getattr(plain, part).get_submodule(name).weight.shape)
+    changes = read_lora(file, plain.unet, plain.text_encoder)
+    return add_lora(torch.zeros_like(getattr(plain, part).get_submodule(name).weight), changes[f"{part}.{name}.weight"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -57,6 +58,14 @@ def test_keys_without_the_name_of_a_part_belong_to_the_unet(tmp_path, plain):
     """Diffusers' `save_attn_procs` and `save_lora_adapter` write them."""
     bare = {key.removeprefix("unet."): value for key, value in processors(plain).items()}
     file, name = write(tmp_path / "a.safetensors", bare), ATTENTION[0]
+    a, b = matrices(plain.unet, name)
+    assert torch.allclose(change(plain, file, name), b @ a, atol=1e-5)
+
+
+def test_keys_may_name_the_adapter_and_a_file_may_end_in_capitals(tmp_path, plain):
+    """In peft's own state dict, keys have the adapter's name."""
+    keys = {key.replace(".weight", ".default.weight"): value for key, value in LAYOUTS["peft"](plain).items()}
+    file, name = write(tmp_path / "A.SAFETENSORS", keys), ATTENTION[0]
     a, b = matrices(plain.unet, name)
     assert torch.allclose(change(plain, file, name), b @ a, atol=1e-5)
 
@@ -98,7 +107,13 @@ def tuned(plain_folder, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"use_rslora": True}, {"alpha_pattern": {ATTENTION[0]: 1}, "rank_pattern": {ATTENTION[0]: 4}}]
+    "settings",
+    [
+        {"use_rslora": True},
+        {"alpha_pattern": {ATTENTION[0]: 1}, "rank_pattern": {ATTENTION[0]: 4}},
+        {"alpha_pattern": {".*attn[12].*": 2, "to_q": 3}, "rank_pattern": {r".*\.to_(q|v)": 4}},
+        {"alpha_pattern": {"attn2": 2, "^to_q": 3}},
+    ],
 )
 def test_the_settings_that_diffusers_stores_are_followed(settings, tiny_folder, tmp_path, plain):
     unet = tuned(tiny_folder, **settings)
@@ -118,7 +133,7 @@ def test_what_peft_itself_saves_is_read_with_the_config_beside_it(tiny_folder, t
     )
     theirs = peft.get_peft_model(model.load(tiny_folder).text_encoder, config)
     theirs.save_pretrained(tmp_path)
-    ours = model.load(tiny_folder, lora=tmp_path / "adapter_model.safetensors").text_encoder
+    ours = model.load(tiny_folder, lora=tmp_path).text_encoder
     merged = theirs.merge_and_unload().state_dict()
     assert all(torch.allclose(value, merged[name], atol=1e-5) for name, value in ours.state_dict().items())
     assert not torch.equal(merged[f"{TEXT[0]}.bias"], plain.text_encoder.get_parameter(f"{TEXT[0]}.bias"))
@@ -130,12 +145,10 @@ def test_what_peft_itself_saves_is_read_with_the_config_beside_it(tiny_folder, t
 def test_an_adapter_is_taken_away_exactly(tiny_folder, tmp_path, plain):
     loaded = model.load(tiny_folder, dtype=torch.float16)
     before = {name: value.clone() for name, value in loaded.unet.named_parameters()}
-    parts = (loaded.unet, loaded.text_encoder)
-    old = add_lora(read_lora(write(tmp_path / "a.safetensors", kohya(plain)), *parts), *parts, scale=-2)
+    adapters = Adapters(loaded.unet, loaded.text_encoder)
+    adapters.merge("unet", adapters.read(write(tmp_path / "a.safetensors", kohya(plain))), scale=-2)
     now = dict(loaded.unet.named_parameters())
-    assert {f"unet.{name}" for name in now if not torch.equal(now[name], before[name])} == {
-        f"unet.{name}.weight" for name in UNET
-    }
-    for name in UNET:
-        now[f"{name}.weight"].data.copy_(old[f"unet.{name}.weight"])
+    assert {name for name in now if not torch.equal(now[name], before[name])} == {f"{name}.weight" for name in UNET}
+    adapters.merge("unet", adapters.read(adapter(plain, 1)))
+    adapters.merge("unet", None)
     assert all(torch.equal(now[name], before[name]) for name in now)

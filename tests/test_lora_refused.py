@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from jsd import model, settings
+from jsd.adapters import Adapters
 from jsd.errors import SettingError, WeightsError
-from jsd.lora import add_lora, merge_lora, read_lora
+from jsd.lora import read_lora
 from tests.adapters import UNET, kohya, write
 from tests.fakes import Trap
 
@@ -64,7 +67,7 @@ def test_no_key_of_a_file_is_left_aside(key, message, plain, tmp_path):
         ("lora_down.weight", torch.ones(0, 64), "do not fit"),
         ("lora_up.weight", torch.ones(64, 3), "do not fit"),
         ("lora_mid.weight", torch.ones(3, 3, 1, 1), "do not fit"),
-        ("alpha", torch.ones(2), r"an alpha of \[1.0, 1.0\]; a number is wanted"),
+        ("alpha", torch.ones(2), "an alpha of '2 numbers'; a number is wanted"),
     ],
 )
 def test_a_tensor_that_is_broken_or_does_not_fit_is_named(role, value, message, plain, tmp_path):
@@ -73,12 +76,26 @@ def test_a_tensor_that_is_broken_or_does_not_fit_is_named(role, value, message, 
         read_lora(file, plain.unet, plain.text_encoder)
 
 
+def test_a_core_has_a_limit_because_it_is_multiplied(plain, tmp_path):
+    shapes = {"lora_up": (64, 4097), "lora_mid": (4097, 1, 1, 1), "lora_down": (1, 64)}
+    file = write(tmp_path / "a.safetensors", {f"{KEY}.{role}.weight": torch.ones(s) for role, s in shapes.items()})
+    with pytest.raises(WeightsError, match=r"mid \(4097, 1, 1, 1\), .*do not fit"):
+        read_lora(file, plain.unet, plain.text_encoder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"unet.lora_alpha": "many"}', "an alpha of 'many'; a number is wanted"),
         ('{"unet.lora_alpha": Infinity}', "an alpha of inf; a number is wanted"),
-        ('{"unet.init_lora_weights": "pissa"}', "made with pissa, which changes the model too"),
+        ('{"unet.init_lora_weights": "pissa\\u001b"}', r"made with 'pissa\\x1b', which changes the model too"),
+        ('{"unet.alpha_pattern": {"attn2(": 2}}', "alpha_pattern: 'attn2\\(' is refused .*; write out names of layers"),
+        ('{"unet.alpha_pattern": {"(.*)*x": 2}}', "alpha_pattern: .* is refused \\(it repeats too much"),
+        ('{"unet.alpha_pattern": {"%s": 2}}' % ("x" * 301), "alpha_pattern: .* is refused .* too long"),
+        (
+            '{"alpha_pattern": {' + ", ".join(f'"{i}": 1' for i in range(2_001)) + "}}",
+            "2001 patterns of alphas; at most",
+        ),
         ("[1]", "can't be read"),
         ("[" * 100_000, "can't be read"),
     ],
@@ -90,19 +107,34 @@ def test_wrong_metadata_is_refused(text, message, plain, tmp_path):
         read_lora(file, plain.unet, plain.text_encoder)
 
 
-def test_only_safetensors_files_of_a_sensible_size_are_read(plain, tmp_path):
+def test_bytes_of_a_request_may_have_names_as_patterns_but_none_that_repeats(plain, tmp_path):
+    tensors = {f"{RAW}.lora_A.weight": torch.ones(2, 64), f"{RAW}.lora_B.weight": torch.ones(64, 2)}
+    for pattern, message in ((UNET[5], None), (".*x", "is refused"), ("a|b", "is refused")):
+        text = json.dumps({"unet.alpha_pattern": {pattern: 4}})
+        file = write(tmp_path / "a.safetensors", tensors, lora_adapter_metadata=text)
+        assert read_lora(file, plain.unet, plain.text_encoder)
+        with contextlib.nullcontext() if message is None else pytest.raises(WeightsError, match=message):
+            changes = read_lora(file.read_bytes(), plain.unet, plain.text_encoder)
+            assert changes[f"{RAW}.weight"][0] == 2
+
+
+def test_only_safetensors_files_of_a_sensible_size_are_read(tiny_folder, tmp_path):
     large, pickle = tmp_path / "large.safetensors", tmp_path / "a.bin"
     with large.open("wb") as file:
         file.truncate(3 << 30)  # a sparse file
     torch.save({"x": Trap(tmp_path / "trap")}, pickle)
     for file, message in (
         (large, "3.2 GB; an adapter has 2.1 GB at most"),
-        (pickle, "no such .safetensors file; other formats are not read"),
-        (tmp_path / "none.safetensors", "no such .safetensors file"),
+        (pickle, "a '.bin' file; only .safetensors files are read"),
+        (tmp_path / "none.safetensors", "no such file or folder"),
+        (
+            tmp_path,
+            "a folder without pytorch_lora_weights.safetensors or adapter_model.safetensors; name the file itself",
+        ),
         (write(tmp_path / "empty.safetensors", {}), "holds no tensors"),
     ):
         with pytest.raises(WeightsError, match=f"{file}: {message}"):
-            merge_lora(file, plain.unet, plain.text_encoder)
+            model.load(tiny_folder, lora=file)
     assert not (tmp_path / "trap").exists()
 
 
@@ -110,9 +142,9 @@ def test_an_adapter_that_is_too_strong_changes_nothing(tiny_folder, tmp_path):
     loaded = model.load(tiny_folder, dtype=torch.float16)
     before = {name: value.clone() for name, value in loaded.unet.state_dict().items()}
     file = write(tmp_path / "a.safetensors", {**kohya(loaded), f"{KEY}.alpha": torch.tensor(1e9)})
-    parts = (loaded.unet, loaded.text_encoder)
+    adapters = Adapters(loaded.unet, loaded.text_encoder)
     with pytest.raises(WeightsError, match=f"{UNET[5]}.weight: not finite in torch.float16 .*; lower its scale"):
-        add_lora(read_lora(file, *parts), *parts)
+        adapters.merge("unet", adapters.read(file))
     assert all(torch.equal(value, before[name]) for name, value in loaded.unet.state_dict().items())
 
 
@@ -129,10 +161,10 @@ def test_the_environment_sets_the_adapter_and_its_scale(scale, shown, adapter, t
     monkeypatch.setenv("JSD_LORA_SCALE", scale)
     unet = settings.load_components(tiny_folder).unet
     assert capsys.readouterr().out.endswith(f", LoRA a.safetensors{shown}\n")
-    up, down = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
+    factor, up, down, _ = read_lora(adapter, plain.unet, plain.text_encoder)[f"{RAW}.weight"]
     name = f"{UNET[5]}.weight"
     changed = unet.get_parameter(name) - plain.unet.get_parameter(name)
-    assert torch.allclose(changed, float(scale or 1) * up @ down, atol=1e-5)
+    assert torch.allclose(changed, float(scale or 1) * factor * up @ down, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", ["2.1", "-3", "nan", "inf", "much", "1" * 5000])

@@ -85,6 +85,7 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
     ("inputs", "message"),
     [
         ({"prompt": "\u3000"}, "prompt: .* blank"),
+        ({"prompt": "--ar 16:9"}, "prompt: .*syntax of other tools: '--ar 16:9'"),
         ({"width": 100}, "width: 100 .* multiples of 16"),
         ({"seed": 2**53}, "seed: .* leave seed out"),
         ({"steps": 1.5}, "num_inference_steps: an integer is wanted, 1.5 was given"),
@@ -93,8 +94,11 @@ def test_metrics_and_log_say_what_was_drawn(predictor, monkeypatch, capsys):
         ({"steps": 5, "num_inference_steps": 5}, "steps: is another name for num_inference_steps"),
         ({"image": "data:,text"}, "image: not a png, jpeg or webp file"),
         ({"mask": "data:,text"}, "mask: not a png, jpeg or webp file"),
-        ({"image": __file__}, "image: .* was given; a data URI or the address of a picture is wanted"),
+        ({"image": __file__}, "image: .* was given; a data URI or the address of a file is wanted"),
         ({"prompt_strength": 0.5}, "prompt_strength: given without an image"),
+        ({"lora": "data:,text"}, "lora: no .safetensors file"),
+        ({"lora": "my-cat.safetensors"}, "lora: .* was given; a data URI or the address of a file is wanted"),
+        ({"lora_scale": 0.5}, "lora_scale: given without lora"),
     ],
 )
 def test_a_bad_input_raises_an_error_that_names_it(predictor, inputs, message):
@@ -157,9 +161,16 @@ def test_a_prediction_without_pictures_does_not_wait_for_pictures_of_others(pred
         go_on.set()
 
 
-def test_an_empty_string_is_no_picture(predictor):
+def test_an_empty_string_is_no_file(predictor):
     """Forms send one for what was left empty."""
-    assert len(draw(predictor, prompt="猫", image="", mask="")) == 1
+    assert len(draw(predictor, prompt="猫", image="", mask="", lora="")) == 1
+
+
+def test_null_means_the_default(predictor):
+    """Cog's server lets none through where it has the inputs' schema."""
+    nulls = dict.fromkeys(defaults())
+    (path,) = draw(predictor, **nulls | {"prompt": "猫"})
+    assert path.suffix == ".png"
 
 
 def test_addresses_of_pictures_can_be_switched_off(predictor):

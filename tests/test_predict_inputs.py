@@ -1,7 +1,6 @@
 """The inputs that predict.py declares to Cog: limits, choices and defaults are those of `jsd.request`."""
 
 import ast
-import importlib.util
 import inspect
 import json
 import subprocess
@@ -14,15 +13,6 @@ from jsd import cli, request
 from tests.server import ROOT
 
 PREDICT = (ROOT / "predict.py").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def schema():
-    """The module script/schema.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("schema", ROOT / "script" / "schema.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +46,8 @@ def test_the_limits_are_those_of_a_request(declared):
         "guidance_scale": (request.MIN_GUIDANCE, request.MAX_GUIDANCE),
         "scheduler": (None, None),
         "seed": (0, request.MAX_SEED),
+        "lora": (None, None),
+        "lora_scale": (request.MIN_LORA_SCALE, request.MAX_LORA_SCALE),
         "output_format": (None, None),
         "output_quality": (1, 100),
     }
@@ -117,7 +109,7 @@ def predictor(parameter: str) -> str:
     ],
 )
 def test_an_input_is_read_as_cog_reads_it(schema, parameter, expected, required):
-    """Except that Cog calls the first three nullable, with null as their default. Its server refuses null."""
+    """Except that Cog calls the first three nullable: see test_cog_schema.py."""
     described = schema.input_schemas(predictor(parameter))["Input"]
     assert described["properties"]["x"] == {"title": "X", "x-order": 0, "description": ""} | expected
     assert described.get("required") == required

@@ -43,6 +43,14 @@ def test_every_input_is_listed(text):
     assert {field.name for field in fields(Request)} - {"guidance_interval"} <= names
 
 
+@pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
+def test_every_setting_is_listed(text):
+    sources = "".join(file.read_text("utf-8") for file in ROOT.glob("jsd/*.py"))
+    read = set(re.findall(r"\"(JSD_[A-Z_]+)\"", sources))
+    assert "JSD_DEVICE" in read
+    assert read - {"JSD_BUILT_FOR"} == set(re.findall(r"^\| `(JSD_[A-Z_]+)` \|", text, re.M))  # that one is cog.yaml's
+
+
 def test_every_script_in_the_readme_exists():
     scripts = set(re.findall(r"\bscript/[a-z-]+", ENGLISH))
     assert {"script/predict", "script/test", "script/serve", "script/soak"} <= scripts

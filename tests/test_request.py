@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ DEFAULTS = Defaults(width=256, height=512, num_inference_steps=8, guidance_scale
 
 BAD = [
     ("prompt", ""),
-    ("prompt", " \n\u3000\u200d"),
+    ("prompt", " \n\u3000\u200d\ufffc"),
     ("prompt", "あ" * (MAX_PROMPT + 1)),
     ("prompt", "猫\0"),
     ("prompt", "\ud800"),
@@ -113,7 +115,8 @@ def test_a_seed_outside_the_limits_is_refused_with_the_reason_and_what_to_do():
 
 
 def test_jpeg_is_another_name_of_jpg():
-    assert Request("猫", output_format="jpeg").output_format == "jpg"
+    for name in ("jpeg", "JPEG", "JPG"):
+        assert Request("猫", output_format=name).output_format == "jpg"
 
 
 def test_unknown_inputs_are_named():
@@ -121,7 +124,12 @@ def test_unknown_inputs_are_named():
         Request.from_dict({"prompt": "猫", "steps": 5, "sampler": "DDIM"})
 
 
-@pytest.mark.parametrize("values", [{}, {"seed": 1}, ["prompt"], None, "猫"], ids=str)
+def test_null_means_the_default_for_every_input_of_a_mapping():
+    nulls = dict.fromkeys(field.name for field in fields(Request))
+    assert Request.from_dict(nulls | {"prompt": "猫"}) == Request("猫")
+
+
+@pytest.mark.parametrize("values", [{}, {"seed": 1}, {"prompt": None}, ["prompt"], None, "猫"], ids=str)
 def test_a_request_needs_a_mapping_with_a_prompt(values):
     with pytest.raises(InputError):
         Request.from_dict(values)

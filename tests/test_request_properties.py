@@ -32,6 +32,8 @@ PLAUSIBLE = {
     "guidance_interval": st.tuples(st.floats(-0.1, 1.1), st.floats(-0.1, 1.1)).map(list),
     "image": st.none(),
     "mask": st.none(),
+    "lora": st.none() | st.binary(max_size=20),
+    "lora_scale": st.floats(-2.1, 2.1),
 }
 
 

@@ -194,3 +194,16 @@ def test_half_precision_samples_in_float32(components, monkeypatch):
     step(half, [job])
     assert set(seen) == {torch.bfloat16}
     assert job.x_t.dtype == torch.float32
+
+
+def test_a_step_that_fails_and_is_repeated_draws_the_same_noise(components, photo, mask, monkeypatch):
+    request = replace(CAT, image=photo, mask=mask, scheduler="K_EULER_ANCESTRAL", prompt_strength=0.9)
+    expected = generate(components, request).images[0]
+    job, blend = prepare(components, request), sampling.blend
+    monkeypatch.setattr(sampling, "blend", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(components, [job])
+    monkeypatch.setattr(sampling, "blend", blend)
+    while not job.finished:
+        step(components, [job])
+    assert psnr(sampling.finish(components, job).images[0], expected) >= 50

@@ -20,14 +20,17 @@ def denoise(x, t):
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
-    ("steps", "strength", "taken"), [(1, 1.0, 1), (7, 1.0, 7), (30, 1.0, 30), (10, 0.55, 6), (20, 0.05, 4), (3, 0.1, 3)]
+    ("steps", "strength", "taken", "levels"),
+    [(1, 1.0, 1, None), (7, 1.0, 7, None), (30, 1.0, 30, None), (10, 0.55, 6, 552), (20, 0.05, 4, 48), (3, 0.1, 3, 99)],
 )
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
-def test_a_schedule_takes_the_steps_of_its_scheduler(name, steps, strength, taken, prediction_type):
+def test_a_schedule_takes_the_steps_of_its_scheduler(name, steps, strength, taken, levels, prediction_type):
     config = {**MODEL_NOISE, "prediction_type": prediction_type}
     schedule = make_schedule(name, config, steps, strength)
-    scheduler = make_scheduler(name, config, strength)
-    set_timesteps(scheduler, 1 if name == "LCM" and strength <= 0.1 else taken)
+    if name == "LCM" and strength <= 0.1:
+        taken, levels = 1, round(1000 * strength)
+    scheduler = make_scheduler(name, config, levels)
+    set_timesteps(scheduler, taken)
     assert schedule.timesteps == tuple(scheduler.timesteps.tolist())
     x_t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)) * schedule.init_noise_sigma
     state = torch.zeros(2, ROWS, 4, 4, 4)
@@ -53,7 +56,29 @@ def test_an_image_starts_at_the_noise_level_that_prompt_strength_names(name):
     for steps in (1, 4, 8, 50):
         for strength in (0.01, 0.05, 0.3, 0.77, 0.99):
             schedule = make_schedule(name, MODEL_NOISE, steps, strength)
-            assert schedule.timesteps[0] == pytest.approx(1000 * strength - 1, abs=1)
+            assert schedule.timesteps[0] == pytest.approx(1000 * strength - 1, abs=10)
+
+
+@pytest.mark.parametrize("name", ["DDIM", "PNDM", "K_LMS", "UNI_PC"])
+def test_no_strength_makes_a_step_too_many(name):
+    """diffusers rounds the timesteps of some schedules so that they end with one below 0."""
+    for steps in (20, 50):
+        for hundredth in (1, 5, 29, 37, 50, 61, 67, 99):
+            timesteps = make_schedule(name, MODEL_NOISE, steps, hundredth / 100).timesteps
+            assert min(timesteps) >= 0
+            assert len(timesteps) == max(-(-steps * hundredth // 100), 4) + (name == "PNDM")
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize("strength", [1e-9, 0.0005, 0.003, 0.9996, 0.999999])
+def test_the_ends_of_the_range_can_be_sampled(name, strength):
+    configs = [MODEL_NOISE, {**MODEL_NOISE, "num_train_timesteps": 50}, {**MODEL_NOISE, "sigma_max": 14.0}]
+    if name not in ("K_LMS", "K_HEUN", "PNDM"):
+        configs.append({**MODEL_NOISE, "rescale_betas_zero_snr": True})
+    for config in configs:
+        schedule = make_schedule(name, config, 8, strength)
+        assert schedule.steps.isfinite().all()
+        assert (schedule.noised[0][0] == 1) == name.startswith(("K_EULER", "K_HEUN", "K_LMS"))
 
 
 def test_no_strength_means_no_steps():

@@ -16,6 +16,7 @@ SCRIPTS = [path for path in (ROOT / "script").iterdir() if path.is_file()]
 BASH = {path.name for path in SCRIPTS if path.read_bytes().startswith(b"#!/usr/bin/env bash")}
 FOLDERS = ("jsd", "embedded", "bench", "serving", "tests")
 FILES = ("random", "argparse", "json", "PIL", "numpy", "torch", "predict", "sitecustomize")
+# bootstrap and lock run a Python of their own and fetch packages.
 # What stands for Python: it prints its folder and its arguments, a line each, and the settings that it was given.
 ECHO = """#!/usr/bin/env bash
 printf '%s\\n' "$PWD" "$@" "path=${PYTHONPATH:-}" "weights=${JSD_WEIGHTS:-}" "lora=${JSD_LORA:-}"
@@ -52,7 +53,7 @@ def run(command, cwd, **environment):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", sorted(BASH - {"bootstrap"}))
+@pytest.mark.parametrize("name", sorted(BASH - {"bootstrap", "lock"}))
 def test_every_script_runs_python_where_no_file_of_the_caller_is_imported(name, caller, project):
     """Python looks for modules in its current folder. With -P it does not."""
     decoy = caller / "decoy" / "project" / "script"  # where `cd project/script` would lead with this CDPATH
@@ -64,6 +65,13 @@ def test_every_script_runs_python_where_no_file_of_the_caller_is_imported(name, 
     folder, first = done.stdout.splitlines()[:2]
     safe = first == "-P" and f"path={project}" in done.stdout.splitlines()
     assert safe or folder == str(project)
+
+
+def test_a_link_to_a_script_runs_it(caller, project):
+    (caller / "draw").symlink_to(project / "script" / "predict")
+    done = run(["./draw"], caller)
+    assert done.returncode == 0, done.stderr
+    assert f"path={project}" in done.stdout
 
 
 def test_a_server_takes_relative_paths_from_where_it_was_called(caller, project):

@@ -1,14 +1,18 @@
 """The settings in the environment are followed, and a wrong one is refused by name."""
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from jsd import settings
+from jsd import model, settings
 from jsd.errors import SettingError, WeightsError
+from jsd.graphs import GraphedUNet
+from tests.server import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,7 @@ def _environment(tiny_folder, monkeypatch):
         ("JSD_MAX_BATCH", "0", "JSD_MAX_BATCH: '0' was given"),
         ("JSD_MAX_BATCH", "9" * 5000, "JSD_MAX_BATCH: '9999"),
         ("JSD_COMPILE", "yes", "JSD_COMPILE: 'yes' was given; allowed are on, 1, off, 0"),
+        ("JSD_CUDA_GRAPHS", "1", "JSD_CUDA_GRAPHS: '1' was given; allowed are on, off"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(monkeypatch, load, name, value, message):
@@ -49,6 +54,18 @@ def test_the_largest_batch_is_a_setting(monkeypatch):
         assert engine.max_batch_rows == 3
 
 
+@pytest.mark.parametrize(
+    ("own", "count"), [({}, 10000), ({"OMP_WAIT_POLICY": "PASSIVE"}, 0), ({"GOMP_SPINCOUNT": "7"}, 7)]
+)
+def test_threads_spin_briefly_while_they_wait_or_as_the_user_says(own, count):
+    """torch's OpenMP library says what it has read when it is loaded, which has to be after the setting is made."""
+    code = "import jsd.cli, predict\ntry: predict.settings.make_engine()\nexcept ValueError: import torch"
+    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    environment |= {"OMP_DISPLAY_ENV": "verbose", "JSD_WEIGHTS": "/nowhere"} | own
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert f"GOMP_SPINCOUNT = '{count}'" in done.stderr
+
+
 @pytest.mark.parametrize(("value", "compiled"), [("1", True), ("on", True), ("0", False), ("", False)])
 def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsys, value, compiled):
     """Compiling itself takes too long for a test. The UNet is called afterwards, so that no request waits for it."""
@@ -59,6 +76,16 @@ def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsy
     assert asked == ([{"dynamic": True}] if compiled else [])
     assert capsys.readouterr().out.rstrip().endswith(", compiled") == compiled
     assert components.name == "tiny"
+
+
+@pytest.mark.parametrize(("value", "graphed"), [("", True), ("on", True), ("off", False)])
+def test_a_gpu_gets_graphs_of_the_unet_if_the_setting_says_so(monkeypatch, capsys, components, value, graphed):
+    monkeypatch.setattr(torch, "empty", lambda *size, **place: None)  # of a GPU that is not here
+    monkeypatch.setattr(model, "load", lambda *arguments: replace(components, device=arguments[1]))
+    monkeypatch.setenv("JSD_DEVICE", "cuda:1")
+    monkeypatch.setenv("JSD_CUDA_GRAPHS", value)
+    assert isinstance(settings.load_components().unet, GraphedUNet) == graphed
+    assert capsys.readouterr().out.rstrip().endswith(", CUDA graphs") == graphed
 
 
 @pytest.mark.parametrize("checker", ["on", "off"])

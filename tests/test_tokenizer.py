@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from transformers import T5Tokenizer
@@ -94,7 +96,7 @@ def names():
     return names, Tokenizer.from_folder(ROOT / "weights" / "embedded" / "tokenizer")
 
 
-@pytest.mark.parametrize("dash", [*"−‐‑‒–—―－-﹣─━~～〜〰ㅡ"])
+@pytest.mark.parametrize("dash", [*"−‐‑‒–—―－-﹣─━~～〜〰ㅡᅳￚ➖⎯⏤˗⁓־᠆゠"])
 def test_another_dash_after_kana_is_a_long_vowel(names, dash):
     names, tokenizer = names
     long = [name for name in names if "ー" in name]
@@ -103,9 +105,15 @@ def test_another_dash_after_kana_is_a_long_vowel(names, dash):
     assert tokenizer(f"1{dash}2").ids != tokenizer("1ー2").ids
 
 
+@pytest.mark.parametrize("line", [*"ˉ¯‾￣"])
+def test_an_overline_is_a_long_vowel_only_between_kana(names, line):
+    assert names[1](f"ケ{line}キ").ids == names[1]("ケーキ").ids
+    assert names[1](f"ケーキ{line}").ids != names[1]("ケーキー").ids
+
+
 @pytest.mark.parametrize(
     "character",
-    [*"\u200b\u200c\u200d\ufe0f\u2060\u00ad\u200e\u202e\u2066\u2069\ufeff\u061c\u034f\u3164\U000e0100"],
+    [*"\u200b\u200c\u200d\ufe0f\u2060\u00ad\u200e\u202e\u2066\u2069\ufeff\u061c\u034f\u3164\ufffc\U000e0100"],
     ids=ascii,
 )
 def test_an_invisible_character_vanishes(names, rinna_like, character):
@@ -139,6 +147,15 @@ def test_the_stock_tokenizer_gives_the_same_ids(tokenizer, tiny_folder, text):
     stock = T5Tokenizer.from_pretrained(tiny_folder / "tokenizer", local_files_only=True)
     ids = stock(text, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids
     assert ids == tokenizer(text).ids
+
+
+def test_protobuf_is_not_needed(tiny_folder):
+    """It is no package of the container."""
+    code = "import sys; sys.modules['google.protobuf'] = None; from jsd.tokenizer import Tokenizer; "
+    code += "print(Tokenizer.from_folder(sys.argv[1])('猫 浮').unknown)"
+    command = [sys.executable, "-c", code, str(tiny_folder / "tokenizer")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "浮\n", done.stderr
 
 
 @pytest.mark.parametrize("spoil", ["spiece.model", "tokenizer_config.json"])

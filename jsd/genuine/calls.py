@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,5 +55,6 @@ def _check_strength(inputs: Mapping[str, Any]) -> None:
     chosen = [inputs[name] for name in ("timesteps", "sigmas") if inputs.get(name) is not None]
     strength, steps = inputs["strength"], len(chosen[0]) if chosen else inputs["num_inference_steps"]
     if strength >= 0 and int(steps * strength) < 1:  # diffusers would fail without saying why
-        least = f"take a strength of {1 / steps:.2g} or more, or more steps" if steps else "take a step or more"
+        least = f"{math.ceil(1000 / steps) / 1000:g}" if steps else ""
+        least = f"take a strength of {least} or more, or more steps" if steps else "take a step or more"
         raise InputError("strength", f"{strength} of {steps} steps leaves none to draw; {least}")

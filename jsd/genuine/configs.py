@@ -106,6 +106,8 @@ def convert_image_processor(source: Path, target: Path) -> None:
     In 2022 `size` and `crop_size` were single numbers. Today they are dicts.
     """
     file = source / "preprocessor_config.json"
+    if not file.is_file():
+        raise WeightsError(f"{file}: missing; copy it, or take the safety checker, which needs it, away too")
     old = read_json(file)
     settings = {key: old[key] for key in IMAGE_PROCESSOR if key in old}
     if isinstance(settings.get("size"), int):

@@ -31,9 +31,10 @@ CONVERTED = "converted from"  # how the source in the manifest begins if it is n
 POSITION_IDS = ("text_model.embeddings.position_ids", "vision_model.vision_model.embeddings.position_ids")
 # The settings that the README of 2022 recommends for this model.
 DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 7.5, "scheduler": "K_LMS"}
+NO_FOLDER = "no such folder; python -m jsd weights pull fetches a repository from the hub, and converts it"
 NO_LICENCE = "none came with the source; ask where it came from"
 SINGLE = (
-    "a single file. An adapter needs no conversion (set JSD_LORA). Make a folder of a whole model, in Python: "
+    "a single file. An adapter in .safetensors needs no conversion (set JSD_LORA). Make a folder of a model in Python: "
     "diffusers.StableDiffusionPipeline.from_single_file('{}', config='MODEL').save_pretrained('FOLDER'), where MODEL "
     "is a folder of its layout and tokenizer; copy MODEL/tokenizer/spiece.model to FOLDER/tokenizer; convert FOLDER"
 )
@@ -59,7 +60,7 @@ def convert(
     """
     source, folder, dtype = Path(source), Path(folder), dtype or torch.float16
     if not source.is_dir():
-        raise WeightsError(f"{source}: {SINGLE.format(source.name) if source.is_file() else 'no such folder'}")
+        raise WeightsError(f"{source}: {SINGLE.format(source.name) if source.is_file() else NO_FOLDER}")
     checked = (source / "safety_checker").is_dir()
     parts = [part for part in PARTS if checked or part != "safety_checker"]
     for part in parts:

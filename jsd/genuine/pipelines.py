@@ -7,7 +7,8 @@
 
 Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers. Four things differ: the model is
 loaded by `jsd.model` (verified, safetensors only), a repository on the hub is fetched and converted once, sentencepiece
-itself reads the Japanese tokenizer, and PIL pictures carry the invisible watermark.
+itself reads the Japanese tokenizer, and PIL pictures carry the invisible watermark. A prompt is taken as it is: the
+syntax of other tools stays in it, because programs such as compel expect that, and unknown characters are not counted.
 """
 
 from __future__ import annotations

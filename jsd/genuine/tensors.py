@@ -34,7 +34,9 @@ def find_tensors(part: Path) -> Path:
             return part / name
     if any(part.glob("*.index*.json")):
         raise WeightsError(f"{part}: its weights are in several files; save it with max_shard_size='20GB'")
-    raise WeightsError(f"{part}: has none of {', '.join(TENSOR_FILES)}; take a complete diffusers folder")
+    others = sorted(file.name for file in part.glob("*") if file.suffix in (".safetensors", ".bin"))
+    advice = f"rename the one you want: {', '.join(others)}" if others else "take a complete diffusers folder"
+    raise WeightsError(f"{part}: has none of {', '.join(TENSOR_FILES)}; {advice}")
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +14,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 
-from jsd.atomic import write_text
+from jsd.atomic import named, write_text
 from jsd.errors import TrainingError
+from jsd.train.options import first_line, read_record
 
 KEPT = 2  # checkpoints
 PROGRESS = "progress.json"
@@ -52,24 +55,32 @@ def save_checkpoint(
     if accelerator.is_main_process:
         shutil.rmtree(work, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(work)
-    places = gather_object([data.place()]) if data else []
-    if accelerator.is_main_process:
-        torch.save(ema.state_dict(), work / AVERAGE)
-        (work / PROGRESS).write_text(json.dumps({"step": step, "data": places, "terms": terms}), "utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(work, target)
-        for old in find_checkpoints(folder, name)[:-KEPT]:
-            shutil.rmtree(old)
+    try:
+        accelerator.save_state(work)
+        places = gather_object([data.place()]) if data else []
+        if accelerator.is_main_process:
+            torch.save(ema.state_dict(), work / AVERAGE)
+            (work / PROGRESS).write_text(json.dumps({"step": step, "data": places, "terms": terms}), "utf-8")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(work, target)
+            for old in find_checkpoints(folder, name)[:-KEPT]:
+                shutil.rmtree(old)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each writer has its own error for a full disk
+        shutil.rmtree(work, ignore_errors=True)
+        raise TrainingError(
+            f"{target}: can't be written ({first_line(error)}); make room on the disk, and run the command again: it "
+            "continues from the checkpoint before"
+        ) from error
     accelerator.wait_for_everyone()
 
 
 def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> int:
     """Restore model, optimizer, `ema` and `data` from a checkpoint, in place. Returns the number of steps done."""
-    accelerator.load_state(checkpoint)
-    ema.load_state_dict(torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu"))
-    ema.to(accelerator.device)
     progress = _read_progress(checkpoint)
+    with _readable(checkpoint):
+        accelerator.load_state(checkpoint)
+        ema.load_state_dict(torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu"))
+        ema.to(accelerator.device)
     if data:
         data.go_to(progress["data"])
     return progress["step"]
@@ -88,11 +99,22 @@ def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:
 
 def load_average(checkpoint: Path) -> list[torch.Tensor]:
     """Read the averaged weights (EMA) of a checkpoint: a list of tensors, in the order of the trained parameters."""
-    return torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu")["shadow_params"]
+    with _readable(checkpoint):
+        return torch.load(checkpoint / AVERAGE, weights_only=True, map_location="cpu")["shadow_params"]
 
 
 def _read_progress(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / PROGRESS).read_text("utf-8"))
+    return read_record(checkpoint / PROGRESS, "step", "data", "terms")
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """A context manager that turns whatever the loaders raise for a damaged checkpoint into a `TrainingError`."""
+    try:
+        yield
+    except Exception as error:
+        advice = "delete this folder, and the run continues from the one before"
+        raise TrainingError(f"{checkpoint}: can't be read ({first_line(error)}); {advice}") from error
 
 
 class Curve:
@@ -106,7 +128,7 @@ class Curve:
         write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def write(self, row: dict[str, float]) -> None:
-        with self.file.open("a") as out:
+        with named(self.file), self.file.open("a") as out:
             out.write(json.dumps(row) + "\n")
 
 

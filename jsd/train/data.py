@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.shardlists import expand_urls
-from webdataset.tariterators import tarfile_samples
 
+from jsd.atomic import named
 from jsd.errors import SampleError, TrainingError
 from jsd.train.samples import caption_of, pixels_of
+from jsd.train.shards import Skipped, raw_samples
 
 MAX_BARREN = 3  # a reader gives up after this many times the number of shards without a good sample
 
@@ -37,15 +37,6 @@ class Position:
     sample: int = 0
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Names a sample, or the unreadable rest of a shard (`key` is ""), that was left out in the first epoch."""
-
-    url: str
-    key: str
-    reason: str
-
-
 @dataclass
 class Batch:
     """n captioned pictures. `pixels`: (n, 3, size, size) in [-1, 1]. `position`: where its reader is after it."""
@@ -56,29 +47,6 @@ class Batch:
     reader: int
     position: Position
     skipped: list[Skipped] = field(default_factory=list)
-
-
-def find_shards(pattern: str) -> list[str]:
-    """Return the paths or URLs of webdataset shards: all *.tar of a folder, or those of a pattern with braces.
-
-    Patterns are for example data/{00000..00099}.tar and https://host/{000..009}.tar. Several are joined by "::". Raises
-    `TrainingError` for a folder without *.tar. Whether the files of a pattern exist is not checked.
-    """
-    folder = Path(pattern)
-    urls = sorted(str(path) for path in folder.glob("[!.]*.tar")) if folder.is_dir() else expand_urls(pattern)
-    if not urls:
-        raise TrainingError(f"{pattern}: no *.tar in this folder; name a folder or a pattern of webdataset shards")
-    return urls
-
-
-def raw_samples(url: str, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
-    """Yield a shard's samples: dicts of extension -> bytes. An error ends the shard, and is appended to `skipped`."""
-
-    def note(error: Exception) -> bool:
-        skipped.append(Skipped(url, "", f"rest of the shard unreadable ({type(error).__name__})"))
-        return False
-
-    yield from tarfile_samples([{"url": url}], handler=note)
 
 
 @dataclass
@@ -210,11 +178,15 @@ class Stream:
         except TrainingError as error:
             # The error of a worker arrives with its whole traceback as the message. The message is the last line.
             raise TrainingError(str(error).rstrip().rpartition("\n")[2].rpartition("TrainingError: ")[2]) from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(f"a process that reads pictures has died ({error}); use fewer workers, or 0") from error
         self._given += 1
         self.data.positions[batch.reader] = batch.position
         self.skipped.update(item.reason for item in batch.skipped)
         if self.log and batch.skipped:
-            with self.log.open("a", encoding="utf-8") as out:
+            with named(self.log), self.log.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps(vars(item), ensure_ascii=False) + "\n" for item in batch.skipped)
         return batch
 

@@ -6,17 +6,17 @@ python -m jsd train export runs/stage2 weights/mine
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from jsd.errors import TrainingError
+from jsd.errors import TrainingError, shown
 from jsd.genuine.folder import LICENCES, check_target, new_folder, save_part, write_index, write_manifest
 from jsd.manifest import MANIFEST, PICKLES, read_json
 from jsd.train.checkpoints import find_checkpoints, load_average
+from jsd.train.options import check_folder, read_record
 from jsd.train.parts import Parts, load_parts
 from jsd.train.run_stage import RUN_FILE
 from jsd.train.stages import STAGES
@@ -35,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the newest checkpoint of a run as a model folder. Raises `TrainingError` if the run has no checkpoint."""
+    check_folder("folder", arguments.folder)
     check_target(arguments.folder)
     run_file = arguments.run_folder / RUN_FILE
     if not run_file.is_file():
         raise TrainingError(f"{run_file}: no such file; give the --out of a run of train loop")
-    settings = json.loads(run_file.read_text("utf-8"))
+    settings = read_record(run_file, "stage", "model", "tokenizer", "batch", "accumulate", "shards")
     stage, model = settings["stage"], Path(settings["model"])
+    if stage not in STAGES:
+        raise TrainingError(f"{run_file}: its stage is {shown(stage)}; allowed are {', '.join(STAGES)}")
     found = find_checkpoints(arguments.run_folder, stage)
     if not found:
         raise TrainingError(f"{arguments.run_folder}: has no checkpoint of {stage} yet; train it first")
@@ -61,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.folder,
         {"text_encoder": parts.text_encoder, "unet": parts.unet},
         copied,
-        arguments.name or arguments.folder.name,
+        arguments.name or arguments.folder.resolve().name,
         manifest.get("defaults", {}),
         about,
         [file for pattern in LICENCES for file in model.glob(pattern)],
@@ -73,8 +76,11 @@ def put_average(parts: Parts, stage: str, checkpoint: Path) -> None:
     """Copy the averaged weights (EMA) of a checkpoint into those of `parts` that `stage` trains, in place."""
     both = torch.nn.ModuleDict({"text_encoder": parts.text_encoder, "unet": parts.unet})
     set_trained(both, STAGES[stage].trains)
+    targets, values = trained(both), load_average(checkpoint)
+    if [target.shape for target in targets] != [value.shape for value in values]:
+        raise TrainingError(f"{checkpoint}: holds weights of another model; the folder that the run began with changed")
     with torch.no_grad():
-        for target, value in zip(trained(both), load_average(checkpoint), strict=True):
+        for target, value in zip(targets, values, strict=True):
             target.copy_(value)
 
 

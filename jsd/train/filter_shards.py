@@ -8,55 +8,59 @@ The filters are in `jsd.train.filters`.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import webdataset
+from PIL import Image
 from tqdm import tqdm
 
 from jsd.atomic import atomic_file, write_text
-from jsd.errors import TrainingError
+from jsd.errors import InputError, TrainingError, shown
 from jsd.train import filters
-from jsd.train.data import Skipped, find_shards, raw_samples
 from jsd.train.filters import ClipScore, Filter, Sample, filter_shard
+from jsd.train.options import check_folder, first_line, number, read_record, whole
+from jsd.train.shards import Skipped, find_shards, raw_samples
 
 REPORT = "report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__.split("\n")[0]
-    parser.add_argument("shards", help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
-    parser.add_argument("folder", type=Path, help=f"where the filtered shards and {REPORT} are written")
-    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="drop pictures whose shorter side is smaller")
-    parser.add_argument(
-        "--max-aspect", type=float, metavar="RATIO", help="drop pictures whose longer side is more than RATIO x shorter"
-    )
-    parser.add_argument("--language", metavar="CODE", help="keep only captions in this language, e.g. ja")
-    parser.add_argument(
-        "--max-watermark", type=float, metavar="CHANCE", help="drop pictures with a higher pwatermark in the .json"
-    )
-    parser.add_argument("--min-similarity", type=float, metavar="COSINE", help="drop pairs with a lower score")
-    parser.add_argument(
-        "--clip", metavar="FOLDER", help="score with this CLIP-like model; default: similarity in the .json"
-    )
-    parser.add_argument("--device", default="cpu", help="of the CLIP-like model, e.g. cuda (default: %(default)s)")
-    parser.add_argument("--keep-duplicates", action="store_true", help="keep pairs that look alike and read alike")
+    add = parser.add_argument
+    add("shards", help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
+    add("folder", type=Path, help=f"where the filtered shards and {REPORT} are written")
+    add("--min-side", type=whole(0), metavar="PIXELS", help="drop pictures whose shorter side is smaller")
+    aspect = "drop pictures whose longer side is more than RATIO x shorter"
+    add("--max-aspect", type=number(1), metavar="RATIO", help=aspect)
+    add("--language", metavar="CODE", help="keep only captions in this language, e.g. ja")
+    watermark = "drop pictures with a higher pwatermark (0 to 1) in the .json"
+    add("--max-watermark", type=number(0, 1), metavar="CHANCE", help=watermark)
+    add("--min-similarity", type=number(), metavar="COSINE", help="drop pairs with a lower score")
+    add("--clip", metavar="FOLDER", help="score with this CLIP-like model; default: similarity in the .json")
+    add("--device", default="cpu", help="of the CLIP-like model, e.g. cuda (default: %(default)s)")
+    add("--keep-duplicates", action="store_true", help="keep pairs that look alike and read alike")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write filtered copies of all shards, and a report, into a folder. A shard that is already there is skipped.
 
-    Raises `TrainingError` if a shard would be overwritten, or if the folder was made with other filters.
+    Raises `TrainingError` if a shard would be overwritten, or if the folder was made with other filters, and
+    `InputError` for a wrong option.
     """
+    check_folder("folder", arguments.folder)
     chosen = _chosen_filters(arguments)
     urls = find_shards(arguments.shards)
     _check_names(urls, arguments.shards, arguments.folder)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     file = arguments.folder / REPORT
     settings = {name: value for name, value in vars(arguments).items() if name not in ("shards", "folder", "run")}
-    report = json.loads(file.read_text("utf-8")) if file.exists() else {"settings": settings, "shards": {}}
+    report = read_record(file, "settings", "shards") if file.exists() else {"settings": settings, "shards": {}}
     if report["settings"] != settings:
         raise TrainingError(f"{file}: made with other filters ({report['settings']}); remove the folder or use another")
     rows = report["shards"]
@@ -67,7 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
         samples, broken = read_shard(url)
         kept, dropped = filter_shard(samples, chosen)
         write_shard(kept, target)
-        rows[target.name] = {"samples": len(samples), "kept": len(kept), "broken": broken, "dropped": dropped}
+        reasons = Counter(filter(None, map(filters.defect, samples)))
+        row = {"samples": len(samples), "kept": len(kept), "broken": broken, "dropped": dropped, "unreadable": reasons}
+        rows[target.name] = row
         write_text(file, json.dumps(report, ensure_ascii=False, indent=1))
     _print_summary(rows, chosen, file)
 
@@ -93,10 +99,29 @@ def _chosen_filters(arguments: argparse.Namespace) -> dict[str, Filter]:
             chosen[name] = getattr(filters, name)(getattr(arguments, name))
     if not arguments.keep_duplicates:
         chosen["no_duplicates"] = filters.no_duplicates
+    if arguments.clip and arguments.min_similarity is None:
+        raise InputError("--clip", "given without --min-similarity; give the least score that is kept, too")
     if arguments.min_similarity is not None:
-        score = ClipScore(arguments.clip, arguments.device) if arguments.clip else None
+        score = _clip_score(arguments.clip, arguments.device) if arguments.clip else None
         chosen["min_similarity"] = filters.min_similarity(arguments.min_similarity, score)
     return chosen
+
+
+def _clip_score(folder: str, device: str) -> ClipScore:
+    """Load the model in a folder onto a device, and try it on one picture. Raises `InputError` if it can't score."""
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise InputError("--device", f"{shown(device)} can't be used ({first_line(error)}); try cpu or cuda") from error
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    try:
+        score = ClipScore(folder, device)
+        score([Sample({"__key__": "trial", "png": picture.getvalue(), "txt": b"cat"})])
+    except Exception as error:
+        wanted = "a folder with a CLIP-like transformers model, its tokenizer and its image processor is wanted"
+        raise InputError("--clip", f"{shown(folder)} can't score pictures ({first_line(error)}); {wanted}") from error
+    return score
 
 
 def _check_names(urls: Sequence[str], pattern: str, folder: Path) -> None:
@@ -113,6 +138,8 @@ def _check_names(urls: Sequence[str], pattern: str, folder: Path) -> None:
 def _print_summary(rows: dict[str, dict[str, Any]], names: Sequence[str], file: Path) -> None:
     for name in names:
         print(f"{name}: dropped {sum(len(row['dropped'].get(name, ())) for row in rows.values())}")
+    for reason, count in sum((Counter(row.get("unreadable", {})) for row in rows.values()), Counter()).items():
+        print(f"  not readable: {count} x {reason}")
     broken = [name for name, row in rows.items() if row["broken"]]
     if broken:
         print(f"{len(broken)} shards could not be read to their end, {broken[0]} first")

@@ -73,14 +73,15 @@ Filter = Callable[[Sequence[Sample]], list[bool]]  # True: the sample is kept
 
 def readable(samples: Sequence[Sample]) -> list[bool]:
     """A filter: True for each sample whose picture and caption can be read."""
+    return [not defect(sample) for sample in samples]
 
-    def check(sample: Sample) -> bool:
-        try:
-            return bool(sample.caption and sample.size)
-        except SampleError:
-            return False
 
-    return [check(sample) for sample in samples]
+def defect(sample: Sample) -> str:
+    """Return why the picture or the caption of a sample can't be read, in a few words. "" if both can be read."""
+    try:
+        return "" if sample.caption and sample.size else "empty"
+    except SampleError as error:
+        return str(error)
 
 
 def min_side(pixels: int) -> Filter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from jsd.errors import InputError
-from jsd.manifest import MANIFEST, read_json, verify
-from jsd.model import read_part
+from jsd.errors import InputError, WeightsError, shown
+from jsd.manifest import MANIFEST, RESTORE, read_json, verify
+from jsd.model import check_parts_match, read_part
 from jsd.tokenizer import Tokenizer
-from jsd.train.stages import STAGES, fresh_text_encoder
+from jsd.train.options import first_line
+from jsd.train.stages import STAGES, fresh_text_encoder, noise_schedule
 
 
 @dataclass
@@ -32,25 +35,44 @@ def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
     """Load the parts that `stage` begins with from the folder `model`, in float32.
 
     If the stage trains a new text encoder, its weights are random, and the folder's config and the tokenizer give its
-    shape. Raises `WeightsError` if a part is missing or wrong, and `InputError` if a stage that keeps the text
-    encoder is given a `tokenizer_folder`. If the folder has a manifest, its files are verified first.
+    shape. If the folder has a manifest, its files are verified first. Raises `WeightsError` if a part is missing or
+    wrong, or if they do not belong together, and `InputError` if there is no folder `model`, or if a stage that keeps
+    the text encoder is given a `tokenizer_folder`.
     """
     fresh = STAGES[stage].fresh_text
     if tokenizer_folder and not fresh:
         raise InputError("--tokenizer", f"{stage} keeps the text encoder of {model}, and its tokenizer; leave it out")
     if (model / MANIFEST).is_file():
         verify(model)
+    if not model.is_dir():
+        raise InputError("--model", f"{shown(str(model))} is no folder; name a model folder in the layout of diffusers")
     tokenizer = Tokenizer.from_folder(tokenizer_folder or model / "tokenizer")
     if fresh:
         torch.manual_seed(0)
-        config = CLIPTextConfig.from_dict(read_json(model / "text_encoder" / "config.json"))
-        text_encoder = fresh_text_encoder(config, tokenizer)
+        with _named(model / "text_encoder" / "config.json") as config:
+            text_encoder = fresh_text_encoder(CLIPTextConfig.from_dict(config), tokenizer)
     else:
         text_encoder = read_part(model, "text_encoder", torch.float32)
-    return Parts(
-        tokenizer,
-        text_encoder,
-        unet=read_part(model, "unet", torch.float32),
-        vae=read_part(model, "vae", torch.float32),
-        scheduler_config=read_json(model / "scheduler" / "scheduler_config.json"),
-    )
+    unet, vae = (read_part(model, part, torch.float32) for part in ("unet", "vae"))
+    check_parts_match(model, tokenizer, text_encoder.config, unet.config, vae.config)
+    with _named(model / "scheduler" / "scheduler_config.json") as config:
+        noise_schedule(config)
+    return Parts(tokenizer, text_encoder, unet, vae, config)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[dict[str, Any]]:
+    """A context manager that yields the JSON object in a file. It turns errors over its values into `WeightsError`."""
+    config = read_json(file)
+    try:
+        yield config
+    except Exception as error:
+        raise WeightsError(f"{file}: can't be used ({first_line(error)}); {RESTORE}") from error
+
+
+def check_size(size: int, cell: int) -> None:
+    """Raise `InputError` if `size` pixels are no multiple of a model's latent cell (the VAE's downsampling factor)."""
+    if size % cell:
+        near = [str(side) for side in (size // cell * cell, (size // cell + 1) * cell) if side]
+        message = f"{size} was given; this model is trained on multiples of {cell}, so give {' or '.join(near)}"
+        raise InputError("--size", message)

@@ -15,26 +15,37 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, gather_object
 
 from jsd import sampling
+from jsd.adapters import Adapters
 from jsd.atomic import atomic_file, write_text
-from jsd.errors import TrainingError
+from jsd.errors import InputError, TrainingError, shown
 from jsd.images import sheet
 from jsd.model import Components, cell_of
 from jsd.request import Defaults, Request
 from jsd.train.checkpoints import find_checkpoints
-from jsd.train.data import Shards, Stream, find_shards
-from jsd.train.parts import Parts, load_parts
+from jsd.train.data import Shards, Stream
+from jsd.train.options import (
+    MAX_BATCH,
+    MAX_SEED,
+    MAX_SIDE,
+    check_folder,
+    memory_explained,
+    number,
+    read_lines,
+    read_record,
+    whole,
+)
+from jsd.train.parts import Parts, check_size, load_parts
 from jsd.train.plots import draw_curve
+from jsd.train.shards import find_shards
 from jsd.train.stages import STAGES, freeze, latents_of, noise_schedule, train_stage
-from jsd.train.trainer import Plan
+from jsd.train.trainer import Plan, make_accelerator
 
 RUN_FILE = "run.json"
 # The settings that a resumed run has to share.
@@ -54,21 +65,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer", type=Path, help="the tokenizer of a new text encoder (python -m jsd train tokenizer)")
     add("--shards", required=True, help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
     add("--out", type=Path, required=True, help="where checkpoints, curve and samples are written")
-    add("--steps", type=positive, required=True, help="of the whole run")
-    add("--batch", type=positive, default=8, help="pictures per process and batch (default: %(default)s)")
-    add("--accumulate", type=positive, default=1, help="batches per process and step (default: %(default)s)")
-    add("--size", type=positive, default=512, help="width and height in pixels (default: %(default)s)")
-    add("--lr", type=float, help="the peak of the learning rate; the default depends on the stage")
-    add("--warmup", type=int, default=500, help="steps until the peak of the learning rate (default: %(default)s)")
-    add(
-        "--dropout", type=float, default=0.1, help="the share of captions left out, for guidance (default: %(default)s)"
-    )
-    add("--min-snr", type=float, help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
-    add("--ema", type=float, default=0.9999, help="the largest decay of the averaged weights (default: %(default)s)")
-    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--steps", type=whole(), required=True, help="of the whole run")
+    add("--batch", type=whole(most=MAX_BATCH), default=8, help="pictures per process and batch (default: %(default)s)")
+    accumulate = "batches per process and step (default: %(default)s)"
+    add("--accumulate", type=whole(most=MAX_BATCH), default=1, help=accumulate)
+    add("--size", type=whole(most=MAX_SIDE), default=512, help="width and height in pixels (default: %(default)s)")
+    lr = "the peak of the learning rate; the default depends on the stage"
+    add("--lr", type=number(positive=True), help=lr)
+    add("--warmup", type=whole(0), default=500, help="steps until the peak of the learning rate (default: %(default)s)")
+    dropout = "the share of captions left out, for guidance, 0 to 1 (default: %(default)s)"
+    add("--dropout", type=number(0, 1), default=0.1, help=dropout)
+    add("--min-snr", type=number(positive=True), help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
+    ema = "the largest decay of the averaged weights, 0 to 1 (default: %(default)s)"
+    add("--ema", type=number(0, 1), default=0.9999, help=ema)
+    add("--seed", type=whole(0, MAX_SEED), default=0, help="default: %(default)s")
     workers = "processes that read pictures, per training process; 0: the training process (default: %(default)s)"
-    add("--workers", type=partial(positive, least=0), default=4, help=workers)
-    add("--save-every", type=positive, default=1000, help="steps between checkpoints (default: %(default)s)")
+    add("--workers", type=whole(0), default=4, help=workers)
+    add("--save-every", type=whole(), default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
     add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
     add("--prompts", type=Path, help="a file of prompts to draw at every checkpoint, one per line; empty: none")
@@ -78,23 +91,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train one stage, or resume it. Wrong settings and model folders raise a `JSDError` before the first step."""
+    check_folder("--out", arguments.out)
     tracking: dict[str, Any] = {}
     if arguments.log_with == "tensorboard":
         logs = ProjectConfiguration(logging_dir=arguments.out / "logs")
         tracking = {"log_with": "tensorboard", "project_config": logs}
-    accelerator = Accelerator(cpu=arguments.cpu, **tracking)
+    accelerator = make_accelerator(arguments.cpu, **tracking)
     urls = find_shards(arguments.shards)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k != "run"}
     settings["urls"] = _digest(urls)
     check_same_run(arguments.out, arguments.stage, settings)
     parts = load_parts(arguments.stage, arguments.model, arguments.tokenizer)
-    try:
-        prompts = arguments.prompts.read_text("utf-8").splitlines() if arguments.prompts else PROMPTS
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"--prompts: {arguments.prompts} is not UTF-8 ({error}); save it as UTF-8") from None
-    prompts = [prompt for prompt in prompts if prompt.strip()]
+    check_size(arguments.size, cell_of(parts.vae))
+    prompts = read_lines("--prompts", arguments.prompts) if arguments.prompts else PROMPTS
     for prompt in prompts:  # so that a bad prompt is not found only at the first checkpoint
-        Request(prompt).resolve(_defaults(parts, arguments.size))
+        try:
+            Request(prompt).resolve(_defaults(parts, arguments.size))
+        except InputError as error:
+            message = f"{shown(prompt)} can't be drawn ({error}); change the file, or name an empty one"
+            raise InputError("--prompts", message) from None
     shards = Shards(
         urls,
         arguments.size,
@@ -121,21 +136,22 @@ def run(arguments: argparse.Namespace) -> None:
         if prompts:
             draw_samples(parts, prompts, arguments.size, arguments.out / f"sample-{step:07d}.png")
 
-    train_stage(
-        arguments.stage,
-        parts.text_encoder,
-        parts.unet,
-        noise_schedule(parts.scheduler_config),
-        latents_of(stream, parts.vae, parts.tokenizer, arguments.seed),
-        torch.tensor(parts.tokenizer("").ids),
-        _plan(arguments),
-        arguments.out,
-        accelerator,
-        dropout=arguments.dropout,
-        min_snr=arguments.min_snr,
-        data=stream,
-        on_save=show,
-    )
+    with memory_explained("use a smaller --batch with more --accumulate, or --gradient-checkpointing"):
+        train_stage(
+            arguments.stage,
+            parts.text_encoder,
+            parts.unet,
+            noise_schedule(parts.scheduler_config),
+            latents_of(stream, parts.vae, parts.tokenizer, arguments.seed),
+            torch.tensor(parts.tokenizer("").ids),
+            _plan(arguments),
+            arguments.out,
+            accelerator,
+            dropout=arguments.dropout,
+            min_snr=arguments.min_snr,
+            data=stream,
+            on_save=show,
+        )
     skipped = sum((Counter(counts) for counts in gather_object([dict(stream.skipped)])), Counter())
     if skipped and accelerator.is_main_process:
         print("skipped, by reason:", dict(skipped))
@@ -146,7 +162,7 @@ def check_same_run(out: Path, stage: str, settings: dict[str, Any]) -> None:
     """Raise `TrainingError` if `out` has checkpoints of `stage` from a run whose settings (those in SAME) differ."""
     if not (out / RUN_FILE).exists() or not find_checkpoints(out, stage):
         return
-    before = json.loads((out / RUN_FILE).read_text("utf-8"))
+    before = read_record(out / RUN_FILE)
     for name in SAME:
         if before.get(name) != settings[name]:
             raise TrainingError(
@@ -169,6 +185,7 @@ def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) ->
         image_processor=None,
         device=parts.unet.device,
         dtype=torch.float32,
+        adapters=Adapters(parts.unet, parts.text_encoder),
     )
     dtype = parts.vae.dtype
     parts.vae.float()
@@ -198,10 +215,3 @@ def _defaults(parts: Parts, size: int) -> Defaults:
 def _digest(urls: Sequence[str]) -> str:
     """Return a hash of the file names of the shards, in order. Data positions in a checkpoint depend on this order."""
     return hashlib.sha256("\n".join(Path(url).name for url in urls).encode()).hexdigest()[:16]
-
-
-def positive(text: str, least: int = 1) -> int:
-    """Parse a whole number from `least` on, for argparse."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number from {least} is wanted")
-    return int(text)

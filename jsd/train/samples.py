@@ -17,21 +17,22 @@ from jsd.images import crop_to, read_picture
 from jsd.vae import to_tensor
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+CAPTIONS = ("txt", "caption", "json")
+NAMES = "__names__"  # of a raw sample: a Counter of the names of all samples read from its shard so far
 
 
 def caption_of(sample: dict[str, Any]) -> str:
     """Return the caption of a raw sample as a single line.
 
-    The caption is the text of `txt`. Without `txt` it is the value of `caption`, or else of `text`, in `json`. Raises
-    `SampleError` if the caption is missing, empty or unreadable.
+    The caption is the text of `txt`, or else of `caption`. Without these it is the value of `caption`, or else of
+    `text`, in `json`. Raises `SampleError` if the caption is missing, empty or unreadable.
     """
+    kind = next((kind for kind in CAPTIONS if kind in sample), None)
+    if kind is None:
+        raise SampleError(f"no caption{_apart(sample)}")
     try:
-        if "txt" in sample:
-            text = sample["txt"].decode("utf-8")
-        elif "json" in sample:
-            text = _caption_in(sample["json"])
-        else:
-            raise SampleError("no caption")
+        # Windows begins a text file with a byte order mark.
+        text = _caption_in(sample[kind]) if kind == "json" else sample[kind].decode("utf-8-sig")
         text.encode("utf-8")  # json may hold half of a surrogate pair
     except UnicodeError:
         raise SampleError("caption not UTF-8") from None
@@ -39,6 +40,15 @@ def caption_of(sample: dict[str, Any]) -> str:
     if not text:
         raise SampleError("caption empty")
     return text
+
+
+def _apart(sample: dict[str, Any]) -> str:
+    """Return why a part of a raw sample may be missing from it, as the end of a reason. "" if nothing tells why."""
+    if any("." in kind for kind in sample):
+        return " (a dot in its name: webdataset ends a name at the first dot; rename the files)"
+    if sample.get(NAMES, {}).get(sample.get("__key__"), 0) > 1:
+        return " (the shard is not sorted: the files of a sample have to follow each other; tar --sort=name does it)"
+    return ""
 
 
 def _caption_in(data: bytes) -> str:
@@ -61,7 +71,7 @@ def image_of(sample: dict[str, Any]) -> Image.Image:
     """Decode the picture of a raw sample: RGB, upright, transparency on white. Raises `SampleError` if it can't."""
     data = next((sample[kind] for kind in IMAGES if kind in sample), None)
     if data is None:
-        raise SampleError("picture: none")
+        raise SampleError(f"picture: none{_apart(sample)}")
     try:
         return read_picture(io.BytesIO(data))
     except PictureError as error:

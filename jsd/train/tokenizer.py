@@ -10,6 +10,8 @@ import io
 import itertools
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from tqdm import tqdm
 
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import SampleError, TrainingError
-from jsd.tokenizer import Tokenizer
-from jsd.train.data import find_shards, raw_samples
+from jsd.tokenizer import LONGEST, Tokenizer
+from jsd.train.options import check_folder, number, whole
 from jsd.train.samples import caption_of
+from jsd.train.shards import Skipped, find_shards, raw_samples
 
 EDGE = "\ue000"  # a private-use character. No piece crosses the places of a training text that it marks.
 
@@ -30,30 +33,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("captions", nargs="+", help="text files with one caption per line, or webdataset shards")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the tokenizer is written")
     parser.add_argument(
-        "--vocab-size", type=int, default=32_000, help="the largest number of tokens (default: %(default)s)"
+        "--vocab-size",
+        type=whole(4, 1_000_000),
+        default=32_000,
+        help="the largest number of tokens (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-length", type=int, default=77, help="token ids per caption, with the end token (default: %(default)s)"
+        "--max-length",
+        type=whole(2, LONGEST),
+        default=77,
+        help="token ids per caption, with the end token (default: %(default)s)",
     )
     parser.add_argument(
         "--character-coverage",
-        type=float,
+        type=number(0.98, 1),
         default=0.9999,
-        help="the share of characters to keep; the rarest become unknown (default: %(default)s)",
+        help="the share of characters to keep, 0.98 to 1; the rarest become unknown (default: %(default)s)",
     )
     parser.add_argument(
-        "--count", type=int, default=10_000_000, help="the largest number of captions to read (default: %(default)s)"
+        "--count",
+        type=whole(),
+        default=10_000_000,
+        help="the largest number of captions to read (default: %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a tokenizer, and print its scores on held-out captions. Too few captions raise `TrainingError`."""
-    found = itertools.chain.from_iterable(captions(source) for source in arguments.captions)
+    check_folder("--to", arguments.to)
+    skipped: list[Skipped] = []
+    found = itertools.chain.from_iterable(captions(source, skipped) for source in arguments.captions)
     rng = random.Random(0)
     known: list[str] = []
     held_out: list[str] = []
     for text in itertools.islice(found, arguments.count):
         (held_out if rng.random() < 0.1 else known).append(text)
+    if skipped:
+        print("skipped, by reason:", dict(Counter(item.reason for item in skipped)))
     if not known or not held_out:
         count = len(known) + len(held_out)
         raise TrainingError(f"{', '.join(arguments.captions)}: {count} captions are too few; use at least 50")
@@ -102,8 +118,12 @@ def train_tokenizer(
             pretokenization_delimiter=EDGE,
             minloglevel=2,
         )
-    except RuntimeError as error:
-        raise TrainingError(f"{folder}: a tokenizer of {vocab_size} tokens can't be trained: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        reason = str(error)
+        if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", reason):
+            reason = f"the characters of these captions need {least[1]}; use more (--vocab-size), or fewer characters "
+            reason += "(--character-coverage)"
+        raise TrainingError(f"{folder}: a tokenizer of {vocab_size} tokens can't be trained: {reason}") from error
     config = {
         "tokenizer_class": "T5Tokenizer",
         "model_max_length": max_length,
@@ -118,25 +138,25 @@ def train_tokenizer(
         part.write_bytes(model.getvalue())
 
 
-def captions(source: str) -> Iterator[str]:
+def captions(source: str, skipped: list[Skipped]) -> Iterator[str]:
     """Yield the captions in `source`: a text file (one per line), or webdataset shards (a folder or a pattern).
 
-    Samples without a usable caption are left out. Raises `TrainingError` if a text file is not UTF-8, or if there are
-    no shards.
+    Samples without a usable caption are left out, and appended to `skipped`. Raises `TrainingError` if a text file is
+    not UTF-8, or if there are no shards.
     """
     if Path(source).is_file() and not source.endswith(".tar"):
-        with open(source, encoding="utf-8") as lines:
+        with open(source, encoding="utf-8-sig") as lines:  # Windows begins a file with a byte order mark
             try:
                 yield from (line.strip() for line in lines if line.strip())
             except UnicodeDecodeError as error:
                 raise TrainingError(f"{source}: not UTF-8 ({error}); convert the file") from error
         return
     for url in tqdm(find_shards(source), "shards"):
-        for sample in raw_samples(url, []):
+        for sample in raw_samples(url, skipped):
             try:
                 yield caption_of(sample)
-            except SampleError:
-                continue
+            except SampleError as error:
+                skipped.append(Skipped(url, sample["__key__"], str(error)))
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:

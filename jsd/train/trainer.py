@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,13 +25,14 @@ from accelerate import Accelerator, DistributedType
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
-from jsd.errors import TrainingError
+from jsd.errors import SettingError, TrainingError, shown
 from jsd.train.checkpoints import Curve, Data, check_terms, find_checkpoints, load_checkpoint, save_checkpoint
 from jsd.train.memory import keep_freed_memory
 
 Loss = Callable[[torch.nn.Module, int, np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
 REPLICATED = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)  # every process holds the whole model
 LOG_EVERY = 50  # steps
+PRECISION = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch`
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,33 @@ class Plan:
         return min(1.0, (step + 1) / max(1, self.warmup)) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * progress)))
 
 
-def make_accelerator(cpu: bool = False) -> Accelerator:
-    """Return an `accelerate.Accelerator`: in bf16 if the hardware multiplies bf16 fast, in fp32 otherwise.
+def make_accelerator(cpu: bool = False, **settings: Any) -> Accelerator:
+    """Return an `accelerate.Accelerator`: in the precision that `accelerate launch` was told, by default in bf16 if the
+    hardware multiplies bf16 fast, and in fp32 otherwise.
 
-    Any GPU counts as fast, and a CPU with AMX or AVX-512 BF16. With `cpu`, a GPU is not used.
+    A GPU is fast from NVIDIA's Ampere on, a CPU with AMX or AVX-512 BF16. With `cpu`, a GPU is not used. `settings` are
+    further arguments. Raises `SettingError` if this machine can't compute in the precision that was told.
     """
-    gpu = torch.cuda.is_available() and not cpu
-    fast = gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if fast else "no", cpu=cpu)
+    if torch.cuda.is_available() and not cpu:
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    precision = os.environ.get(PRECISION) or ("bf16" if fast else "no")
+    try:
+        return Accelerator(mixed_precision=precision, cpu=cpu, **settings)
+    except (ValueError, ImportError) as error:
+        raise SettingError(f"{PRECISION}: {shown(precision)} can't be used ({error}); try bf16 or no") from error
+
+
+@contextlib.contextmanager
+def tf32(device: torch.device) -> Iterator[None]:
+    """A context manager in whose block a GPU multiplies float32 matrices in TF32, which is exact enough to train."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def set_trained(model: torch.nn.Module, names: Iterable[str]) -> None:
@@ -183,16 +204,19 @@ def _prepared(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch
 def _backward(
     accelerator: Accelerator, wrapped: torch.nn.Module, loss_of: Loss, plan: Plan, step: int
 ) -> tuple[float, dict[str, float]]:
-    """Add up the gradients of a step's batches. Returns the mean loss, and the last batch's further values to log."""
+    """Add up the gradients of a step's batches. Returns the mean loss, and the last batch's further values to log.
+
+    Only this is computed in TF32. What `on_save` draws is drawn as in serving.
+    """
     loss, figures = 0.0, {}
     for part in range(plan.accumulate):
         # The seeds depend on the step and on the batch's number among the batches of all processes. So two processes
         # draw the same as one process that accumulates two batches.
         number = part * accelerator.num_processes + accelerator.process_index
-        torch.manual_seed((plan.seed * 1_000_003 + step) * 1009 + number)
+        torch.manual_seed(((plan.seed * 1_000_003 + step) * 1009 + number) % 2**64)
         rng = np.random.default_rng((plan.seed, step, number) if number else (plan.seed, step))
         last = part == plan.accumulate - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+        with tf32(accelerator.device), contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
             with accelerator.autocast():
                 part_loss, figures = loss_of(wrapped, step, rng)
             accelerator.backward(part_loss / plan.accumulate)

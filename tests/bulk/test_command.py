@@ -49,7 +49,7 @@ def test_a_file_that_can_not_be_drawn_is_refused_and_nothing_is_written(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.bulk
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is missing: script/bootstrap bulk")
 def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path, components):
     """First one actor is killed, and Ray starts it again. Then the whole run is killed."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from jsd import images
+from tests.alike import assert_same
 from tests.server import Server, data, start_server
 
 CAT = {"prompt": "猫の肖像画 油絵", "width": 256, "height": 256, "num_inference_steps": 4, "seed": 7}
@@ -55,23 +57,23 @@ def tiny_server(start: Callable[..., Server], tiny_folder: Path) -> Server:
 
 
 @pytest.fixture(scope="session")
-def cat(start: Callable[..., Server]) -> bytes:
-    """The bytes of the pixels that the shared server draws for the inputs in `CAT`."""
-    return start().draw(**CAT)[0].tobytes()
+def cat(start: Callable[..., Server]) -> Image.Image:
+    """The picture that the shared server draws for the inputs in `CAT`."""
+    return start().draw(**CAT)[0]
 
 
 @pytest.fixture(scope="session")
-def small(start: Callable[..., Server]) -> bytes:
-    """The bytes of the pixels that the shared server draws for the inputs in `SMALL`."""
-    return start().draw(**SMALL)[0].tobytes()
+def small(start: Callable[..., Server]) -> Image.Image:
+    """The picture that the shared server draws for the inputs in `SMALL`."""
+    return start().draw(**SMALL)[0]
 
 
 @pytest.fixture
-def still_serving(server: Server, small: bytes) -> Iterator[None]:
+def still_serving(server: Server, small: Image.Image) -> Iterator[None]:
     """Check after the test that the shared server is ready, and still draws the same picture for `SMALL`."""
     yield
     assert server.status() == "READY"
-    assert server.draw(**SMALL)[0].tobytes() == small
+    assert_same(server.draw(**SMALL)[0], small)
 
 
 def metadata_of(prediction: dict[str, Any], index: int = 0) -> dict[str, Any]:

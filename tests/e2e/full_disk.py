@@ -13,15 +13,18 @@ from pathlib import Path
 from tests.e2e.hostile_kinds import SMALL
 from tests.server import ROOT, Server, start_server, to_uri
 
-MOUNT = 'mount -t tmpfs -o size=24m,nr_inodes=500,mode=1777 tmpfs /tmp && exec "$@"'
+MOUNT = 'mount -t tmpfs -o size="$1",nr_inodes=500,mode=1777 tmpfs "$0" && shift && exec "$@"'
 WAYS = (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"])
 LARGE = SMALL | {"image": to_uri(bytes(8_000_000))}  # Cog writes a request of more than 6 MB to the disk
 
 
-def own_tmp() -> list[str] | None:
-    """Return the beginning of a command that gives the rest of it a small /tmp of its own, None if none works here."""
+def own_disk(folder: str | Path, size: str) -> list[str] | None:
+    """Return the beginning of a command that runs the rest of it with a disk of its own in `folder`, of 500 files.
+
+    `size` is as mount takes it: 24m. Returns None if the system gives no process a disk of its own.
+    """
     for way in WAYS:
-        command = [*way, "sh", "-c", MOUNT, "sh"]
+        command = [*way, "sh", "-c", MOUNT, str(folder), size]
         with contextlib.suppress(OSError):
             if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
                 return command
@@ -64,7 +67,7 @@ def draws(server: Server, seconds: float = 60) -> bool:
 
 def run(weights: Path, log: Path) -> Iterator[tuple[str, bool | None]]:
     """Start a server, fill its disk in two ways, and yield what was tried and whether it held (None: skipped)."""
-    command = own_tmp()
+    command = own_disk("/tmp", "24m")
     if command is None:
         yield "skipped: this system gives no process a /tmp of its own", None
         return

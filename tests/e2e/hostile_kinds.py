@@ -26,6 +26,12 @@ IDS = ("", ".", "a/b", "猫", "x" * 200, "%2e%2e%2f", "a\nb", " ", "-rf", "a//b"
 BAD_IDS = ("a" * 300, "a\0b", "/proc/self/a", "猫" * 100)
 BAD_PATHS = ("missing", "broken", "reset", "round", "file", "gzip", "text", "endless")
 BAD_URIS = ("data:", "data:image/png;base64,a", "data:image/png;base64,AAAA", "file:///etc/passwd", "../x", NOWHERE)
+# How a file of each kind begins, and a part that it may have.
+PARTS = (
+    (b"\xff\xd8", b"\xff\xed\0\2"),
+    (b"\x89PNG\r\n\x1a\n", b"\0\0\0\0abCd\0\0\0\0"),
+    (b"RIFF\0\0\0\0WEBP", b"EXIF\0\0\0\0"),
+)
 BODIES = (b"", b"[]", b"{", b"\xff\xfe", b"[" * 10_000, b'{"input": 5}', b'{"input": {"guidance_scale": NaN}}')
 VALUES = ({"seed": -1}, {"seed": 2**64}, {"width": 0}, {"num_outputs": 9}, {"scheduler": ""}, {"seed": ""})
 
@@ -43,12 +49,20 @@ def broken_body(server: Server, address: str, number: int) -> bool:
     return 400 <= server.call("POST", "/predictions", BODIES[number % len(BODIES)])[0] < 500
 
 
-def broken_picture(server: Server, address: str, number: int) -> bool:
-    return failed(server, "image: ", image=BAD_URIS[number % len(BAD_URIS)])
+def broken_file(server: Server, address: str, number: int) -> bool:
+    name = ("image", "lora")[number // len(BAD_URIS) % 2]
+    return failed(server, f"{name}: ", **{name: BAD_URIS[number % len(BAD_URIS)]})
 
 
 def broken_address(server: Server, address: str, number: int) -> bool:
     return failed(server, "image: ", image=f"{address}/{BAD_PATHS[number % len(BAD_PATHS)]}")
+
+
+def many_parts(server: Server, address: str, number: int) -> bool:
+    """A picture has thousands of parts, or a million: each must cost little, whatever the kind of file."""
+    large = number % 8 == 0
+    begin, part = PARTS[(number // 8 if large else number) % len(PARTS)]
+    return failed(server, "image: a file of more than", image=to_uri(begin + part * (1_000_000 if large else 20_000)))
 
 
 def half_failed(server: Server, address: str, number: int) -> bool:
@@ -112,8 +126,9 @@ def shut_down(server: Server, address: str, number: int) -> bool:
 KINDS: tuple[Callable[[Server, str, int], bool], ...] = (
     refused_value,
     broken_body,
-    broken_picture,
+    broken_file,
     broken_address,
+    many_parts,
     half_failed,
     odd_id,
     same_id,

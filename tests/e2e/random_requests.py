@@ -62,7 +62,7 @@ def _small(inputs: object, properties: dict[str, Any]) -> object:
     if not isinstance(inputs, dict):
         return inputs
     inputs = {
-        name: NOWHERE if name in ("image", "mask") and isinstance(value, str) and "://" in value else value
+        name: NOWHERE if name in ("image", "mask", "lora") and isinstance(value, str) and "://" in value else value
         for name, value in inputs.items()
     }
     return {

@@ -29,6 +29,7 @@ from jsd.manifest import find_weights
 from jsd.request import SCHEDULER_NAMES
 from serving.folders import COG_FOLDERS, EVERY_SECONDS, KEEP_SECONDS
 from tests.addresses import strange_addresses
+from tests.alike import MEAN_SQUARE
 from tests.e2e import hostile_kinds
 from tests.server import Server, as_uri, picture, start_server
 
@@ -42,7 +43,6 @@ KINDS = (
     {"num_inference_steps": 12},
 )
 CLIENTS = 8
-ALIKE = 255**2 / 10**5  # the mean squared error of pictures that are equal to 50 dB
 LONG = 120  # steps of a request that is cancelled or abandoned
 REST = KEEP_SECONDS + 3 * EVERY_SECONDS
 
@@ -125,7 +125,7 @@ class Soak:
         found, expected = self.pictures(self.requests[i]), self.expected[i]
         if found is None or expected is None:
             return found is expected
-        return found.shape == expected.shape and float(np.mean((found - expected) ** 2)) <= ALIKE
+        return found.shape == expected.shape and float(np.mean((found - expected) ** 2)) <= MEAN_SQUARE
 
     def hostile(self, number: int) -> bool:
         """Make a request of the kinds that `script/hostile` makes."""

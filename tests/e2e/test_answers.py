@@ -6,8 +6,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from tests.adapters import adapter
 from tests.e2e.conftest import SMALL
-from tests.server import Server
+from tests.server import Server, to_uri
 
 LONG = SMALL | {"num_inference_steps": 500}
 ASYNC = {"prefer": "respond-async"}
@@ -49,11 +50,13 @@ def documented(server) -> Documented:
     return Documented(server)
 
 
-def test_a_picture_comes_with_every_metric_that_the_document_names(documented):
-    code, answer = documented.call(PREDICTIONS, "/predictions", {"input": SMALL})
+@pytest.mark.parametrize("missing", [set(), {"lora", "lora_scale"}], ids=["with an adapter", "without one"])
+def test_a_picture_comes_with_every_metric_that_the_document_names(tiny_server, components, missing):
+    documented, inputs = Documented(tiny_server), {} if missing else {"lora": to_uri(adapter(components))}
+    code, answer = documented.call(PREDICTIONS, "/predictions", {"input": SMALL | inputs})
     assert (code, answer["status"]) == (200, "succeeded")
     named = documented.document["components"]["schemas"]["PredictionResponse"]["properties"]["metrics"]
-    assert set(answer["metrics"]) == set(named["properties"])
+    assert set(answer["metrics"]) == named["properties"].keys() - missing
     assert named["additionalProperties"] is True
 
 

@@ -50,6 +50,7 @@ def test_a_prediction_can_be_cancelled_while_its_files_are_written(server):
     assert running.result()["status"] == "canceled"
 
 
+@pytest.mark.slow
 def test_a_server_whose_device_is_lost_becomes_unhealthy_ends_and_is_started_again(server):
     companion = server.begin(**SMALL | {"num_inference_steps": 500})
     companion.wait_for("1/500 [")

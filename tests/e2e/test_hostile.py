@@ -9,6 +9,7 @@ import threading
 import pytest
 from PIL import Image
 
+from tests.alike import assert_same
 from tests.e2e.conftest import SMALL, metadata_of
 from tests.server import Server, as_uri, to_uri
 
@@ -67,6 +68,7 @@ def test_null_is_refused_by_name(server, name):
     [
         ({"prompt": " \u3000\n"}, "prompt: "),
         ({"prompt": "猫\0犬"}, "prompt: "),
+        ({"prompt": "--ar 16:9"}, "prompt: it was all syntax"),
         ({"width": 513}, "width: 513 was given"),
         ({"seed": 2**53 - 1, "num_outputs": 2}, "seed: "),
         ({"image": "data:image/png;base64,AAAA"}, "image: not a png, jpeg or webp file"),
@@ -132,7 +134,7 @@ def test_an_odd_prompt_is_only_text(server, prompt):
 @pytest.mark.parametrize(("one", "other"), [("ﾈｺ", "ネコ"), ("Ｆｕｊｉ　１", "fuji 1"), ("CAT", "cat")])
 def test_width_and_case_of_characters_make_no_difference(server, one, other):
     first, second = (server.draw(**SMALL | {"prompt": prompt})[0] for prompt in (one, other))
-    assert first.tobytes() == second.tobytes()
+    assert_same(first, second)
 
 
 def test_a_control_character_never_reaches_the_log(server):
@@ -186,7 +188,7 @@ def test_a_body_that_never_ends_delays_no_other_request(server):
         (to_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "image: not a png, jpeg or webp file"),
         ("data:image/png;base64,not base64!", "image: its base64 is broken"),
         ("data:", "image: 'data:' is no data URI"),
-        ("../../etc/passwd", "image: '../../etc/passwd' was given; a data URI or the address of a picture is wanted"),
+        ("../../etc/passwd", "image: '../../etc/passwd' was given; a data URI or the address of a file is wanted"),
         ("file:///etc/passwd", "image: 'file:///etc/passwd' was given; a data URI"),
         ("http://127.0.0.1:1/cat.png", "image: 'http://127.0.0.1:1/cat.png' can't be fetched"),
     ],

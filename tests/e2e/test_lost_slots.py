@@ -17,6 +17,7 @@ def server(start, tiny_folder, tmp_path_factory) -> Server:
     return server
 
 
+@pytest.mark.slow
 def test_lost_slots_come_back_within_a_minute(server):
     restarts, began = server.restarts, time.monotonic()
     running = server.begin(num_inference_steps=500, width=128, height=128)

@@ -8,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.alike import assert_same
 from tests.e2e.conftest import CAT
 from tests.fakes import flip_last_bit
 from tests.server import WEIGHTS, Server
@@ -33,17 +35,17 @@ def test_a_wrong_setting_fails_the_setup_and_the_log_names_the_setting(start):
 class Proxied:
     """A server whose requests to other machines all go to a proxy.
 
-    `asked` holds the requests that the proxy got. `drawn` holds the pixels of `CAT`, and `asked_for_cat` the number of
+    `asked` holds the requests that the proxy got. `drawn` is the picture of `CAT`, and `asked_for_cat` the number of
     requests that the proxy had got by then.
     """
 
     server: Server
     asked: list[str]
-    drawn: bytes = b""
+    drawn: Image.Image = field(init=False)
     asked_for_cat: int = field(init=False)
 
     def __post_init__(self):
-        self.drawn = self.server.draw(**CAT)[0].tobytes()
+        self.drawn = self.server.draw(**CAT)[0]
         self.asked_for_cat = len(self.asked)
 
 
@@ -75,7 +77,7 @@ def test_nothing_is_fetched_from_other_machines(proxied):
 
 
 def test_another_process_draws_the_same_picture(proxied, cat):
-    assert proxied.drawn == cat
+    assert_same(proxied.drawn, cat)
 
 
 def test_a_webhook_can_not_shut_down_a_server_behind_a_proxy(proxied):

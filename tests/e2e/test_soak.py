@@ -3,9 +3,12 @@
 import json
 import subprocess
 
+import pytest
+
 from tests.server import ROOT
 
 
+@pytest.mark.slow
 def test_a_short_soak_draws_every_picture_right_and_leaves_nothing_behind():
     command = [ROOT / "script" / "soak", "--predictions", "40", "--rest", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

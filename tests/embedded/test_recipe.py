@@ -51,6 +51,7 @@ def run(*options):
     recipe.run(parser.parse_args([str(option) for option in options]))
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_a_model_that_draws(short_recipe, tmp_path, monkeypatch):
     options = ("--workdir", tmp_path / "runs", "--to", tmp_path / "model")
     run(*options, "--columns", tmp_path / "stages")

@@ -47,6 +47,15 @@ def test_several_pictures_are_decoded_in_one_call_if_the_engine_may(spied, compo
         assert psnr(result.images[-1], sampling.generate(components, request).images[-1]) >= 50
 
 
+def test_fewer_large_pictures_are_decoded_in_one_call(spied, monkeypatch):
+    log = []
+    watch_decode(monkeypatch, log)
+    with Engine(spied, max_batch_rows=64, decode_batch=8) as engine:
+        large = replace(CAT, width=128, height=128, num_outputs=5, num_inference_steps=1)  # four times the model's own
+        assert len(engine.submit(large).result(SECONDS).images) == 5
+    assert [size for _, size in log] == [2, 2, 1]
+
+
 def test_pictures_are_decoded_in_the_order_their_requests_came(engine):
     ended = []
     spy = hold(engine)

@@ -85,6 +85,15 @@ def test_a_missing_or_truncated_file_of_tensors_is_named(old_copy, tmp_path, par
     assert not (tmp_path / "new").exists()
 
 
+def test_other_files_of_tensors_and_repositories_get_advice(old_copy, tmp_path):
+    (file,) = (old_copy / "unet").glob("*.bin")
+    file.rename(file.with_name("diffusion_pytorch_model.non_ema.bin"))
+    with pytest.raises(WeightsError, match="rename the one you want: diffusion_pytorch_model.non_ema.bin$"):
+        convert(old_copy, tmp_path / "new")
+    with pytest.raises(WeightsError, match="weights pull fetches a repository"):
+        convert("owner/name", tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     "file",
     [

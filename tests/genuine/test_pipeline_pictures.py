@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,8 @@ KINDS = {
     "L": PHOTO.convert("L"),
     "P": PHOTO.convert("P"),
     "I;16": Image.fromarray(np.asarray(PHOTO.convert("L"), np.uint16) * 257),
+    "I": PHOTO.convert("L").convert("I"),
+    "La": CLEAR.convert("LA").convert("La"),
     "profile": PHOTO.copy(),
 }
 KINDS["profile"].info["icc_profile"] = rgb_profile(DISPLAY_P3)
@@ -89,6 +93,14 @@ def test_a_strength_that_leaves_no_step_is_refused_in_words(change, repaint):
     with pytest.raises(InputError, match="strength: 0 of 50 steps"):
         change("猫", PHOTO, 0)
     assert len(draw(change, "猫", PHOTO, strength=0.5)) == 1
+
+
+def test_the_strength_that_an_error_recommends_leaves_a_step(change):
+    for steps in range(2, 60):
+        with pytest.raises(InputError) as error:
+            draw(change, "猫", PHOTO, num_inference_steps=steps, strength=0.01)
+        advice = float(re.search("strength of ([0-9.]+) or more", str(error.value))[1])
+        assert int(steps * advice) == 1
 
 
 def test_a_tuple_is_returned_where_one_is_asked_for(change):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,13 +58,14 @@ sys.exit(supervisor.Supervisor("127.0.0.1", int(sys.argv[1]), sys.argv[2:]).run(
 
 
 class Supervised:
-    def __init__(self, folder: Path, kind: str):
+    def __init__(self, folder: Path, kind: str, wrapper: Sequence[str] = ()):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.notes = folder / "notes"
-        command = [sys.executable, "-c", START, str(self.port)]
+        command = [*wrapper, sys.executable, "-c", START, str(self.port)]
         command += [sys.executable, "-c", FAKE, str(self.port), str(self.notes), kind]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        listens = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # even where the tests run with nohup
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
     @property
     def servers(self) -> list[int]:
@@ -81,8 +84,8 @@ class Supervised:
 def supervise(tmp_path):
     found = []
 
-    def supervise(kind: str) -> Supervised:
-        found.append(Supervised(tmp_path, kind))
+    def supervise(kind: str, *wrapper: str) -> Supervised:
+        found.append(Supervised(tmp_path, kind, wrapper))
         return found[-1]
 
     yield supervise
@@ -150,4 +153,14 @@ def test_a_signal_ends_both(supervise, number):
     supervised.process.send_signal(number)
     supervised.process.wait(30)
     assert not health.ask(supervised.port).alive
+    assert len(supervised.servers) == 1
+
+
+def test_with_nohup_a_closed_terminal_ends_nothing(supervise):
+    supervised = supervise("good", "nohup")
+    supervised.wait_for_starts(1)
+    for process in (supervised.process.pid, *supervised.servers):
+        os.kill(process, signal.SIGHUP)
+    time.sleep(0.5)
+    assert health.ask(supervised.port).alive
     assert len(supervised.servers) == 1

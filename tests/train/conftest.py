@@ -1,14 +1,15 @@
-"""Fixtures for training: a fresh state of accelerate for every test, and the settings of a short run."""
+"""Fixtures for training: a fresh state of accelerate for every test, the settings of a short run, a failing command."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
 
+from jsd import cli
 from jsd.train.tokenizer import train_tokenizer
 from tests.train.shards import good
 
@@ -42,3 +43,20 @@ def settings(tmp_path: Path, tiny_folder: Path) -> dict[str, Any]:
         "save-every": 2,
         "prompts": tmp_path / "no prompts",
     }
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a command of `python -m jsd`, which has to fail. It returns what stderr says."""
+
+    def fails(*words: object) -> str:
+        try:
+            code = cli.main([*map(str, words)])
+        except SystemExit as stop:
+            code = stop.code
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert "Traceback" not in error
+        return error.splitlines()[-1]
+
+    return fails

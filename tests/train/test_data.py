@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from jsd.errors import TrainingError
-from jsd.train.data import Shards, Stream, find_shards
+from jsd.train.data import Shards, Stream
+from jsd.train.shards import find_shards
 from tests.train.shards import good, picture, write
 
 

@@ -61,6 +61,7 @@ def test_a_download_with_pickles_beside_its_safetensors_can_be_exported(settings
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):
     assert export(tmp_path, tmp_path / "one") == 2
     assert "run.json: no such file" in capsys.readouterr().err
-    (tmp_path / "run.json").write_text(json.dumps({"stage": "stage1", "model": "x", "tokenizer": None}))
+    settings = {"stage": "stage1", "model": "x", "tokenizer": None, "batch": 1, "accumulate": 1, "shards": "x"}
+    (tmp_path / "run.json").write_text(json.dumps(settings))
     assert export(tmp_path, tmp_path / "one") == 2
     assert "no checkpoint of stage1" in capsys.readouterr().err

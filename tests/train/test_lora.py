@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jsd import cli, model, sampling, settings
-from jsd.errors import TrainingError, WeightsError
+from jsd.errors import WeightsError
 from jsd.manifest import verify
 from jsd.request import Request
-from jsd.train import lora
 from tests.train.shards import picture
 
 
@@ -103,14 +102,6 @@ def test_a_file_that_is_no_adapter_of_this_model_is_refused(kind, tmp_path, tiny
         save_file({}, file)
     with pytest.raises(WeightsError, match=str(file)):
         model.load(tiny_folder, lora=file)
-
-
-def test_a_picture_without_a_caption_is_refused(tmp_path, tiny_folder):
-    (tmp_path / "one.png").write_bytes(picture())
-    with pytest.raises(TrainingError, match="one.png: no caption"):
-        lora.read_folder(tmp_path, 64)
-    with pytest.raises(TrainingError, match="no pictures"):
-        lora.read_folder(tiny_folder, 64)
 
 
 def test_a_file_name_without_the_right_suffix_is_refused(tmp_path, tiny_folder, capsys):

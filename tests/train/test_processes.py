@@ -18,6 +18,7 @@ def first_weights(settings, stage):
     return torch.cat(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_two_processes_train_like_one_that_accumulates_two(settings, tmp_path, stage):
     settings |= {"stage": stage, "tokenizer": settings["tokenizer"] if stage == "stage1" else None, "ema": 0.5}

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 from jsd.train.checkpoints import read_curve
 from tests.train.runs import average_of, flags, run_loop
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_curve_and_weights(settings, tmp_path):
     settings |= {"steps": 8, "save-every": 2}
     assert run_loop(settings, out=tmp_path / "whole") == 0

@@ -57,8 +57,8 @@ def test_a_run_is_resumed_only_with_the_same_settings(settings, tmp_path, tiny_c
 def test_mistakes_are_reported_before_the_first_step(settings, tmp_path, capsys):
     (tmp_path / "long").write_text("猫\n" + "犬" * 3000)
     for changed, message in (
-        ({"size": 72, "prompts": None}, "error: width: 72 was given"),
-        ({"prompts": tmp_path / "long"}, "error: prompt: 3000 characters"),
+        ({"size": 72}, "error: --size: 72 was given; this model is trained on multiples of 16, so give 64 or 80"),
+        ({"prompts": tmp_path / "long"}, "can't be drawn (prompt: 3000 characters"),
         ({"stage": "stage2"}, "error: --tokenizer: stage2 keeps the text encoder"),
         ({"workers": 5}, "error: 4 shards for 5 readers"),
         ({"model": tmp_path}, "error: "),

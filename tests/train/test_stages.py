@@ -7,9 +7,10 @@ import torch
 from accelerate import Accelerator
 
 from jsd.errors import InputError, TrainingError, WeightsError
-from jsd.train.data import Shards, Stream, find_shards
+from jsd.train.data import Shards, Stream
 from jsd.train.diffusion import Denoiser, draws
 from jsd.train.parts import load_parts
+from jsd.train.shards import find_shards
 from jsd.train.stages import freeze, latents_of, noise_schedule, train_stage
 from jsd.train.trainer import Plan
 

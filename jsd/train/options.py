@@ -1,0 +1,121 @@
+"""The options of the training commands: numbers within limits, and files and folders that are checked beforehand.
+
+`whole` and `number` make the types of argparse options. A value out of range is then an error that names the option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jsd.errors import InputError, TrainingError, shown
+
+MAX_STEPS = 1_000_000_000
+MAX_BATCH = 100_000
+MAX_SIDE = 4096  # pixels
+MAX_SEED = 2**53 - 1  # larger ones are rounded by other programs
+
+
+def whole(least: int = 1, most: int = MAX_STEPS) -> Callable[[str], int]:
+    """Return an argparse type that reads a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        digits = text.removeprefix("+")
+        value = int(digits) if digits.isdecimal() and len(digits) <= 20 else -1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)} was given; a whole number from {least} to {most} is wanted"
+            )
+        return value
+
+    return parse
+
+
+def number(least: float = -math.inf, most: float = math.inf, positive: bool = False) -> Callable[[str], float]:
+    """Return an argparse type that reads a finite number from `least` to `most`. With `positive` it must be over 0."""
+    limits = [f"from {least:g}"] if least > -math.inf else ["over 0"] if positive else []
+    wanted = " ".join(["a number", *limits, *([f"to {most:g}"] if most < math.inf else [])])
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most and (value > 0 or not positive)):
+            raise argparse.ArgumentTypeError(f"{shown(text)} was given; {wanted} is wanted")
+        return value
+
+    return parse
+
+
+def _shown(path: Path) -> str:
+    return shown(str(path), 1000)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Check that results can be written into a folder, which need not exist yet. Nothing is made.
+
+    Raises `InputError`, which names the option, if it or the folder it would be made in is a file or read-only.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(option, f"{_shown(folder)} was given, but {_shown(there)} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(option, f"{_shown(there)} can't be written to; name another folder, or change its rights")
+
+
+def check_file(option: str, file: Path) -> None:
+    """Check that a result can be written to a file. Raises `InputError` if it is a folder, or as `check_folder`."""
+    if file.is_dir():
+        raise InputError(option, f"{_shown(file)} is a folder; name a file")
+    check_folder(option, file.absolute().parent)
+
+
+def read_lines(option: str, file: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file, without blank ones. Raises `InputError`, which names the option."""
+    try:
+        text = file.read_text("utf-8-sig")  # Windows begins a file with a byte order mark
+    except OSError as error:
+        raise InputError(option, f"{_shown(file)} can't be read ({error.strerror}); name a text file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(option, f"{_shown(file)} is not UTF-8 ({error}); save it as UTF-8") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def read_record(file: Path, *wanted: str) -> dict[str, Any]:
+    """Return the JSON object in a file that an earlier command wrote. It has to have the keys `wanted`.
+
+    Raises `TrainingError` if the file is missing, unreadable or another one.
+    """
+    try:
+        value = json.loads(file.read_text("utf-8"))
+        problem = "" if isinstance(value, dict) and set(wanted) <= value.keys() else f"has no {', '.join(wanted)}"
+    except FileNotFoundError:
+        problem = "no such file"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"unreadable ({error})"
+    if problem:
+        raise TrainingError(f"{file}: {problem}; delete the folder that it is in, and run what wrote it again")
+    return value
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message. Some libraries go on for a page."""
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Context manager that turns the errors of a memory that is too small into a `TrainingError` with `advice`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # of which torch's OutOfMemoryError is one
+        if isinstance(error, MemoryError) or any(word in str(error) for word in ("allocate memory", "out of memory")):
+            raise TrainingError(f"out of memory; {advice}") from error
+        raise
