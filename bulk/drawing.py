@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from bulk.rows import Problem, make_request, model_digest
-from jsd.errors import JSDError, NSFWError, SettingError
+from jsd.errors import JSDError, NSFWError, QueueFullError, SettingError
 from jsd.request import Request
 
 if TYPE_CHECKING:  # torch takes seconds, and only actors need it
@@ -37,7 +39,10 @@ COLUMNS = pa.schema(
         "height": pa.int64(),
         "num_inference_steps": pa.int64(),
         "guidance_scale": pa.float64(),
+        "guidance_interval": pa.list_(pa.float64()),
         "scheduler": pa.string(),
+        "lora": pa.string(),
+        "lora_scale": pa.float64(),
         "model": pa.string(),
         "digest": pa.string(),
     }
@@ -90,14 +95,11 @@ def draw(engine: Engine, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
     Raises nothing for a row that can't be drawn, or whose pictures the safety checker flags.
     """
     found: list[dict[str, Any]] = []
-    started: list[tuple[int, str, Request, Future[Result]]] = []
-    for number, digest, inputs in rows:
-        try:
-            request = engine.resolve(make_request(inputs))
-            started.append((number, digest, request, engine.submit(request)))
-        except JSDError as error:
-            found.append(_failed(number, error))
-    for number, digest, request, future in started:
+    started: deque[tuple[int, str, Request, Future[Result]]] = deque()
+
+    def finish() -> None:
+        """Wait for the row that was started first. Nothing holds its adapter afterwards."""
+        number, digest, request, future = started.popleft()
         try:
             pictures = _pictures(request, future)
         except Exception as error:  # noqa: BLE001 - it belongs to this row
@@ -105,7 +107,28 @@ def draw(engine: Engine, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
         else:
             common = {name: getattr(request, name) for name in COLUMNS.names if hasattr(request, name)}
             common |= {"row": number, "digest": digest, "model": engine.components.name}
-            found += [common | picture for picture in pictures]
+            common["lora"] = request.lora and request.lora.sha256[:12]
+            found.extend(common | picture for picture in pictures)
+
+    def start(number: int, digest: str, inputs: str) -> None:
+        request = make_request(inputs)
+        while True:
+            try:
+                resolved = engine.resolve(request)
+                return started.append((number, digest, resolved, engine.submit(resolved)))
+            except QueueFullError:  # the engine's queue, or its memory for adapters
+                if started:
+                    finish()
+                else:
+                    time.sleep(0.05)  # the other thread's rows have it
+
+    for row in rows:
+        try:
+            start(*row)
+        except JSDError as error:
+            found.append(_failed(row[0], error))
+    while started:
+        finish()
     return pa.Table.from_pylist(found, schema=DRAWINGS)
 
 

@@ -29,10 +29,10 @@ def test_a_text_file_has_a_prompt_a_line(read):
 
 
 def test_a_csv_file_has_an_input_a_column(read):
-    content = '\ufeffprompt,seed,steps,guidance_scale,image\r\n"猫, 赤い\n背景",1.0,4,,cat.png\r\n犬,,,1.5,\r\n'
-    assert read("a.CSV", content) == {
+    content = '\ufeffprompt,seed,steps,guidance_scale,image,lora,lora_scale\r\n"猫, 赤い\n背景",1.0,4,,cat.png,,\r\n'
+    assert read("a.CSV", content + "犬,null,,1.5,,a b=c.safetensors,.8\r\n") == {
         1: {"prompt": "猫, 赤い\n背景", "seed": 1, "num_inference_steps": 4, "image": "cat.png"},
-        2: {"prompt": "犬", "guidance_scale": 1.5},
+        2: {"prompt": "犬", "guidance_scale": 1.5, "lora": "a b=c.safetensors", "lora_scale": 0.8},
     }
 
 
@@ -43,7 +43,7 @@ def test_a_bad_row_of_a_csv_file_is_named_and_the_others_are_read(read):
         1: {"prompt": "猫", "seed": 1},
         2: "row: empty; every row needs a prompt",
         3: "row: empty; every row needs a prompt",
-        4: "seed: 'x' was given; an integer is wanted",
+        4: "seed: 'x' was given; an integer is wanted, or null for the default",
         5: "row: 3 values were given for 2 columns; quote a value with a comma",
         6: "row: 1 values were given for 2 columns; quote a value with a comma",
         7: "row: not CSV (',' expected after '\"')",
