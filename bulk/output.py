@@ -12,6 +12,7 @@ writes over what a killed one left.
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 import re
@@ -29,7 +30,6 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bulk.drawing import COLUMNS
-from bulk.locks import locked
 from bulk.rows import Problem, Row
 from jsd.atomic import atomic_file
 from jsd.errors import InputError, shown
@@ -112,9 +112,11 @@ def open_output(root: Path, as_files: bool, seconds: float) -> Iterator[Output]:
         raise InputError("--to", f"{shown(str(root))} has other files; give a new folder, or one of an earlier run")
     root.mkdir(parents=True, exist_ok=True)
     (root / LOCK).touch()
-    with locked(root / LOCK) as ours:
-        if not ours:
-            raise InputError("--to", f"another run writes into {shown(str(root))}; wait for its end")
+    with (root / LOCK).open() as lock:  # the system frees it when this process ends, also when it is killed
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError("--to", f"another run writes into {shown(str(root))}; wait for its end") from None
         for folder in (root, root / "table", root / "pictures"):
             folder.mkdir(exist_ok=True)
             for path in [path for path in folder.iterdir() if UNFINISHED.match(path.name)]:

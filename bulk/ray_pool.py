@@ -12,20 +12,15 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
 
 from bulk.drawing import NO_MODEL, Drawer
-from bulk.locks import locked
 from bulk.pool import Pool
 from jsd.errors import JSDError
 
@@ -38,8 +33,6 @@ QUIET = {
 STORE_BYTES = 1 << 29  # for pictures on their way; they take /dev/shm, or /tmp if that has less room
 IN_FLIGHT = 2  # batches with an actor
 RETRIES = 3
-PREFIX = "jsd-bulk-ray-"
-LONGEST = 20  # characters of the folder for temporary files; sockets have paths of at most 107
 
 
 class PoolError(JSDError):
@@ -48,36 +41,29 @@ class PoolError(JSDError):
 
 @contextmanager
 def quiet() -> Iterator[TextIO]:
-    """Context manager: drop what this process prints, from C++ too. Yields the stderr from before, to print on."""
-    with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(open(os.devnull, "w"))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number in (1, 2):
-            kept = os.dup(number)
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, number)
-            os.dup2(nowhere.fileno(), number)
-        yield stack.enter_context(open(kept, "w", buffering=1, closefd=False))
+    """Context manager: drop what this process writes to stderr, as Ray's C++ does. Yields the stderr from before."""
+    with open(os.dup(2), "w", buffering=1) as terminal, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield terminal
+        finally:
+            os.dup2(terminal.fileno(), 2)
 
 
 @contextmanager
 def running(address: str | None = None) -> Iterator[None]:
-    """Context manager: connect to the cluster at `address`, or start Ray on this machine alone. Takes seconds.
-
-    Ray's own folder for temporary files is removed at the end, and those that killed runs have left are too.
-    """
-    with contextlib.ExitStack() as stack:
-        folder, options = Path("/"), {}
+    """Context manager: connect to the cluster at `address`, or start Ray on this machine alone. Takes seconds."""
+    # Sockets have paths of at most 107 characters, so TMPDIR may be too long. Ray's last process may still write here
+    # when it is removed.
+    folder = tempfile.TemporaryDirectory(prefix="jsd-bulk-ray-", dir="/tmp", ignore_cleanup_errors=True)
+    # Workers look for modules in the folder where the run was started. They shall find none of the caller's.
+    with folder as path, contextlib.chdir(path):
         os.environ |= QUIET
+        options = {}
         if address is None:
-            _remove_strays()
-            folder = stack.enter_context(_temporary_folder())
-            options = {"_temp_dir": str(folder), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+            options = {"_temp_dir": path, "object_store_memory": STORE_BYTES, "include_dashboard": False}
             # Ray listens on all addresses and runs what it is sent. So it has to know who sends it.
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # Workers look for modules in the folder where the run was started. They shall find none of the caller's.
-        stack.enter_context(contextlib.chdir(folder))
         import ray  # reads the environment
         from ray.data import DataContext
 
@@ -86,13 +72,15 @@ def running(address: str | None = None) -> Iterator[None]:
         except Exception as error:  # Ray raises many classes, the plain one among them
             where = f"--address {address}" if address else "this machine, which may be too busy; try again"
             raise PoolError(f"Ray can't start on {where} ({_last_line(error)})") from error
-        stack.callback(ray.shutdown)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # instead of Ray's, which ends in an abort
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.max_errored_blocks = -1  # any number of batches may fail
-        yield
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def machines() -> list[dict[str, float]]:
@@ -139,29 +127,3 @@ def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], mo
 def _last_line(error: Exception) -> str:
     """Return what an error says in the end. Ray's errors quote whole tracebacks."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """Context manager: a folder for Ray's sockets and logs, locked, and removed at the end."""
-    parent = tempfile.gettempdir()
-    made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent if len(parent) <= LONGEST else "/tmp"))
-    with locked(made):
-        folder = made.rename(made.with_name(made.name[1:]))  # `_remove_strays` sees no folder without its lock
-        try:
-            yield folder
-        finally:
-            for _ in range(50):  # the last of Ray's processes may still be writing there
-                shutil.rmtree(folder, ignore_errors=True)
-                if not folder.exists():
-                    break
-                time.sleep(0.1)
-
-
-def _remove_strays() -> None:
-    """Remove the temporary folders of runs that were killed."""
-    for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
-        for folder in parent.glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError), locked(folder) as ours:
-                if ours:
-                    shutil.rmtree(folder, ignore_errors=True)

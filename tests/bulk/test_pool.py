@@ -2,7 +2,11 @@
 
 import pytest
 
+pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
+
+from bulk import loop
 from bulk.pool import Pool, memory_of, share
+from jsd import device
 from jsd.errors import InputError
 
 GB = 1 << 30
@@ -40,3 +44,7 @@ def test_the_memory_of_an_actor_grows_with_the_weights(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "a.safetensors").write_bytes(bytes(1000))
     assert memory_of(tmp_path) == empty + 3000
+
+
+def test_a_batch_is_as_large_as_an_engine_draws_at_once():
+    assert (loop.CPU_ROWS, loop.GPU_ROWS) == (device.CPU_ROWS, device.MOST_ROWS)
