@@ -26,21 +26,26 @@ DIED = "its process died each time (of too little memory?); run the command agai
 
 @dataclass
 class Tally:
-    """What has been drawn since `began`. `first`: how many pictures had come when the first came, and after how long.
+    """What has been drawn since `began`, in seconds.
 
-    Times are seconds.
+    `steady` is how many batches come before the speed counts: those that the actors were given at the start come almost
+    together. Then `first` is how many pictures had come, and after how many seconds.
     """
 
     began: float
+    steady: int
+    batches: int = 0
     pictures: int = 0
     flagged: int = 0
     first: tuple[int, float] | None = None
 
     def add(self, pictures: int, flagged: int) -> None:
-        """Count pictures that have just come."""
+        """Count a batch whose pictures have just come."""
+        self.batches += 1
         self.pictures += pictures
         self.flagged += flagged
-        self.first = self.first or (pictures, time.monotonic() - self.began)
+        if self.batches == self.steady:
+            self.first = (self.pictures, time.monotonic() - self.began)
 
     def line(self) -> str:
         """Return the sentence for the end of a run. Its speed leaves out the start of Ray and of the model."""
@@ -48,7 +53,9 @@ class Tally:
         text = f"{self.pictures} pictures in {seconds:.0f} s" + f", {self.flagged} of them flagged" * bool(self.flagged)
         if self.first and self.pictures > self.first[0]:
             count, start = self.first
-            text += f": the first after {start:.0f} s, then {(self.pictures - count) / (seconds - start):.2f} a second"
+            text += (
+                f": {count} in the first {start:.0f} s, then {(self.pictures - count) / (seconds - start):.2f} a second"
+            )
         return text
 
 
@@ -60,12 +67,13 @@ def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str |
     unet_rows = max_batch_rows()
     weights = find_weights().absolute()
     print(f"weights {weights}; Ray starts, then each actor loads them: this takes seconds", flush=True)
-    environment, model, tally = _settings(), model_digest(), Tally(time.monotonic())
+    environment, model, began = _settings(), model_digest(), time.monotonic()
     problems: list[Problem] = []
     missing = {row.number for row in rows}
     with ray_pool.quiet() as terminal, ray_pool.running(address):
         on_gpus = (os.environ.get("JSD_DEVICE") or "cuda").startswith("cuda")
         pool = share(ray_pool.machines(), actors, on_gpus, memory_of(weights))
+        tally = Tally(began, steady=pool.actors * ray_pool.IN_FLIGHT)
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
         batches = [
             json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)
