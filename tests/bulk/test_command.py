@@ -24,7 +24,7 @@ from tests.fakes import psnr
 from tests.server import ROOT
 
 COUNT = 40
-SLOW = 150  # steps, so that a run of COUNT rows can be killed in the middle
+SLOW = 100  # steps, so that a run of COUNT rows can be killed in the middle
 SECONDS = 120  # longer than Ray's start takes
 
 
@@ -60,7 +60,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path
     for name in ("torch", "pandas", "bulk"):  # modules of the caller's, which nobody may import
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the caller was imported')\n")
     command = [sys.executable, "-m", "jsd", "bulk", prompts.name, "--to", "out", "--actors", "2", "--save-every", "1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # One row a batch, so that few are with the actors at a time.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSD_MAX_BATCH": "2"}
 
     def parts() -> list[Path]:
         return list((out / "table").glob("*.parquet"))
