@@ -87,7 +87,8 @@ class Engine:
                 raise QueueFullError(f"{self.max_queue} requests are waiting already; try again later")
             self._waiting.append(ticket)
             self._wake.notify()
-        ticket.future.add_done_callback(lambda future: self.on_end(ticket.request, future))
+        # It holds no ticket, since a ticket holds the future: a circle would keep the adapter until the collector runs.
+        ticket.future.add_done_callback(lambda future, request=ticket.request: self.on_end(request, future))
         return ticket.future
 
     def resolve(self, request: Request) -> Request:

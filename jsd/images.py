@@ -103,10 +103,19 @@ def crop_to(
 
 
 def save(image: Image.Image, path: str | Path, format: str, quality: int, metadata: dict[str, Any]) -> Path:
-    """Write `image`, with `metadata` in the file, to `path` as png, jpg or webp, whole or not at all. Returns the path.
+    """Write `image` to the file `path` as `write` does, whole or not at all. Returns the path.
 
-    `quality` is 1-100, for jpg and webp. Raises `InputError` for another format, `OSError` if the file can't be
-    written.
+    Raises the errors of `write`, and `OSError` if the file can't be written.
+    """
+    with atomic_file(Path(path)) as part:
+        write(image, part, format, quality, metadata)
+    return Path(path)
+
+
+def write(image: Image.Image, to: Path | BinaryIO, format: str, quality: int, metadata: dict[str, Any]) -> None:
+    """Write `image`, with `metadata` in the file, as png, jpg or webp. `quality` is 1-100, for jpg and webp.
+
+    Raises `InputError` for another format.
     """
     format = FORMAT_NAMES.get(format, format)
     if format not in ENCODERS:
@@ -114,9 +123,7 @@ def save(image: Image.Image, path: str | Path, format: str, quality: int, metada
     options = ENCODERS[format] | _embedded(format, metadata)
     if format != "png":
         options["quality"] = quality
-    with atomic_file(Path(path)) as part:
-        image.convert("RGB").save(part, **options)
-    return Path(path)
+    image.convert("RGB").save(to, **options)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from jsd import cli
 
 # command: the words that its help lists
 HELP = {
-    "": "generate weights detect-watermark eval train",
+    "": "generate weights detect-watermark bulk eval train",
     "generate": "-p --prompt -i --input -o --output",
     "weights": "verify pull convert list",
     "weights verify": "folder",
@@ -16,6 +16,7 @@ HELP = {
     "weights convert": "source folder --dtype",
     "weights list": "",
     "detect-watermark": "FILE",
+    "bulk": "PROMPTS --to --as --seed --actors --address --save-every",
     "eval": "--weights --json --sheet -i --prompts --aliases --weapons --seed --claims --columns --workdir",
     "train": "embedded tokenizer filter loop export lora",
     "train embedded": "--workdir --to --columns",

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 250  # lines
-SOURCES = ("*.py", "jsd/**/*.py", "embedded/**/*.py", "serving/**/*.py", "demo/**/*.py")
+SOURCES = ("*.py", *(f"{name}/**/*.py" for name in ("jsd", "embedded", "serving", "demo", "bulk")))
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
@@ -29,10 +29,15 @@ LAYERS = [
     ("jsd.engine", "jsd.train"),
     ("jsd.settings", "serving", "japanese_stable_diffusion"),
     ("jsd.cli", "predict"),
-    ("jsd.__main__", "embedded", "demo"),
+    ("jsd.__main__", "embedded", "demo", "bulk"),
 ]
 # package: the only modules that import it
-ONLY = {"cog": {"predict"}, "coglet": {"serving.slots"}, "gradio": {"demo.page", "demo.form"}}
+ONLY = {
+    "cog": {"predict"},
+    "coglet": {"serving.slots"},
+    "gradio": {"demo.page", "demo.form"},
+    "ray": {"bulk.ray_pool"},
+}
 
 
 def name_of(file: Path) -> str:
@@ -90,7 +95,7 @@ def test_a_module_imports_only_from_higher_layers(name):
 
 
 @pytest.mark.parametrize("package", ONLY)
-def test_a_package_of_the_server_is_imported_only_by_its_adapter(package):
+def test_a_package_is_imported_only_by_its_adapter(package):
     assert {name for name, found in IMPORTS.items() if any(inside(i, package) for i in found)} == ONLY[package]
 
 

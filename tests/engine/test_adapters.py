@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from itertools import groupby
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from jsd import model
+from jsd import adapters, model
 from jsd.batch import STAY
 from jsd.engine import Engine
 from jsd.errors import InputError
@@ -139,3 +140,14 @@ def test_an_adapter_that_is_too_strong_fails_only_its_own_requests(loaded, with_
             futures[1].result(SECONDS)
         assert psnr(futures[0].result(SECONDS).images[0], alone(components, CAT)) >= 50
         assert len(futures[2].result(SECONDS).images) == 1
+
+
+def test_an_adapter_is_dropped_when_nobody_needs_it_without_the_collector(loaded, components, monkeypatch):
+    monkeypatch.setattr(adapters, "MOST_BYTES", loaded.adapters.read(adapter(components)).size * 7 // 2)
+    gc.disable()
+    try:
+        with Engine(loaded) as engine:
+            drawn = [engine.submit(replace(CAT, lora=adapter(components, i))).result(SECONDS).seeds for i in range(6)]
+    finally:
+        gc.enable()
+    assert drawn == [[CAT.seed]] * 6

@@ -1,0 +1,120 @@
+"""Draw a file of prompts: `python -m jsd bulk PROMPTS --to FOLDER`. See docs/bulk.md.
+
+A run that was stopped or killed goes on where it was, when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bulk import prompts
+from bulk.rows import Problem, Row, make_row, model_digest
+from jsd.errors import InputError, shown
+from jsd.request import MAX_SEED
+
+SHOWN = 10  # problems on the terminal
+STOPPED = 130  # the exit code after Ctrl-C
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m jsd bulk` to `parser`."""
+    parser.description = "Draw a file of prompts. Given again, the command goes on where it was stopped."
+    parser.add_argument(
+        "prompts",
+        type=Path,
+        metavar="PROMPTS",
+        help=".txt with a prompt a line, or .csv, .jsonl or .parquet whose columns are inputs of a request",
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder, or an earlier run's")
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=("shards", "files"),
+        default="shards",
+        help="pictures as webdataset shards (default) or as files; a Parquet table comes with both",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="rows without a seed get one that depends on this (default: 0)"
+    )
+    parser.add_argument(
+        "--actors",
+        type=_positive,
+        metavar="N",
+        help="engines (default: one a GPU, or else as cores and memory allow)",
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine alone)")
+    parser.add_argument(
+        "--save-every",
+        type=_positive,
+        default=30,
+        metavar="SECONDS",
+        help="how old pictures get before they are written: a killed run loses them (default: 30)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the prompts. Returns the exit code: 1 if a row has no picture. Raises `JSDError` and `OSError`."""
+    rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
+    count = len(rows) + len(problems)
+    if not count:
+        raise InputError(prompts.FILE, f"{shown(arguments.prompts.name)} has no rows")
+    prompts.require("pyarrow", "ray")
+    from bulk import loop
+    from bulk.output import open_output
+
+    with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
+        done = output.done_of(rows, count)
+        rows = [row for row in rows if row.number not in done]
+        problems = [problem for problem in problems if problem.row not in done]
+        print(f"{count} rows: {len(done)} drawn before, {len(rows)} to draw", flush=True)
+        _show(problems)
+        output.write_errors(problems)
+        if rows:
+            try:
+                found = loop.draw(rows, output, arguments.actors, arguments.address)
+            except KeyboardInterrupt:
+                print("stopped; the same command goes on from here", file=sys.stderr)
+                return STOPPED
+            _show(found)
+            problems += found
+        if file := output.write_errors(problems):
+            print(f"{len(problems)} of {count} rows have no picture: {file} says why", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def read_rows(file: Path, seed: int, model: str) -> tuple[list[Row], list[Problem]]:
+    """Read the prompts' file. Returns the rows that can be drawn, as far as can be told, and those that can't."""
+    rows, problems = [], []
+    folder = file.absolute().parent
+    for number, values in prompts.read(file):
+        try:
+            if isinstance(values, InputError):
+                raise values
+            rows.append(make_row(number, values, folder, seed, model))
+        except InputError as error:
+            problems.append(Problem.of(number, error))
+    return rows, problems
+
+
+def _show(problems: Sequence[Problem]) -> None:
+    """Print the first of the problems to stderr."""
+    for problem in problems[:SHOWN]:
+        name = f"{problem.input}: " * (problem.input not in ("", prompts.ROW))
+        print(f"row {problem.row}: {name}{problem.reason}", file=sys.stderr)
+    if len(problems) > SHOWN:
+        print(f"... and {len(problems) - SHOWN} more", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a whole number from 1 is wanted")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text[:20]) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a number from 0 to {MAX_SEED} is wanted")
+    return int(text)
