@@ -13,13 +13,15 @@ syntax of other tools stays in it, because programs such as compel expect that, 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 import torch
 from diffusers import (
@@ -28,18 +30,35 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
-from diffusers.configuration_utils import FrozenDict
+from diffusers.pipelines.auto_pipeline import (
+    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    AUTO_INPAINT_PIPELINES_MAPPING,
+    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+)
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from jsd import manifest, model, watermark
 from jsd.errors import WeightsError
 from jsd.genuine import hub
-from jsd.genuine.calls import inputs_of
+from jsd.genuine.calls import View, inputs_of
 from jsd.genuine.configs import NOISE
 from jsd.genuine.saving import save_pipeline
 from jsd.manifest import MANIFEST
 from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, make_scheduler
 from jsd.tokenizer import Tokenizer
+
+P = ParamSpec("P")
+# What the documentation of each pipeline's call begins with.
+CALL = """Draw pictures, as diffusers' pipeline does. `init_image` is an older name of `image`.
+
+PIL pictures may have any mode. A PIL `image` is drawn at its own size, rounded down to whole latents, unless `width`
+and `height` are given to inpainting: code of 2022 scales its pictures itself. As in diffusers, what a mask keeps comes
+back as the autoencoder renders it.
+
+Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the watermark
+if they have at least 256 x 256 pixels. Raises `InputError` if a picture can't be decoded, or if `strength` leaves no
+step. The documentation of diffusers follows.
+"""
 
 
 @dataclass
@@ -154,51 +173,80 @@ class _Japanese:
         options["safe_serialization"] = safe_serialization
         return save_pipeline(self, self.tokenizer.tokenizer, Path(save_directory), **options)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw pictures. The arguments are those of the diffusers pipeline. `init_image` is an older name of `image`.
+    def register_modules(self, **parts: Any) -> None:
+        """Make the parts attributes of the pipeline, as diffusers does, but with a scheduler of its own.
 
-        PIL pictures may have any mode. A PIL `image` is drawn at its own size, rounded down to whole latents, unless
-        `width` and `height` are given to inpainting: code of 2022 scales its pictures itself. As in diffusers, what a
-        mask keeps comes back as the autoencoder renders it.
-
-        Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the
-        watermark if they have at least 256 x 256 pixels. Raises `InputError` if a picture can't be decoded, or if
-        `strength` leaves no step.
+        A scheduler keeps state while it draws. Two pipelines of the same parts would disturb each other in threads.
         """
+        if "scheduler" in parts:
+            parts["scheduler"] = copy.copy(parts["scheduler"])
+        super().register_modules(**parts)
+
+    def _draw(self, draw: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call `draw`, the `__call__` of a diffusers pipeline, and watermark its pictures. See `_drawing`."""
         if type(self.scheduler) is LMSDiscreteScheduler:  # it leaves noise where the first steps are skipped
             self.scheduler = LinearMultistepScheduler.from_config(self.scheduler.config)
-        inputs = inputs_of(super().__call__, args, kwargs, self.vae_scale_factor)
+        inputs = inputs_of(draw, args, kwargs, self.vae_scale_factor)
         return_dict = inputs.pop("return_dict", True)
-        output = super().__call__(**inputs, return_dict=True)
+        output = draw(self._seen_by_diffusers(), **inputs, return_dict=True)
         pictures = output.images
         if isinstance(pictures, list):
             pictures = [watermark.embed(picture) for picture in pictures]
         output = JapaneseStableDiffusionPipelineOutput(pictures, output.nsfw_content_detected)
         return output if return_dict else output.to_tuple()
 
+    def _seen_by_diffusers(self) -> Any:
+        """Return the pipeline as the code of diffusers shall see it."""
+        return self
+
+
+def _drawing(draw: Callable[P, Any]) -> Callable[P, Any]:
+    """Return a `__call__` with the signature and the documentation of `draw`, the `__call__` of a diffusers pipeline."""
+
+    @wraps(draw)
+    def __call__(self: _Japanese, *args: Any, **kwargs: Any) -> Any:
+        return self._draw(draw, args, kwargs)
+
+    __call__.__doc__ = f"{CALL}\n{inspect.cleandoc(draw.__doc__)}"
+    return __call__
+
 
 class JapaneseStableDiffusionPipeline(_Japanese, StableDiffusionPipeline):
     """Text to image: draws a prompt. See diffusers' `StableDiffusionPipeline` for the arguments of a call."""
+
+    __call__ = _drawing(StableDiffusionPipeline.__call__)
 
 
 class JapaneseStableDiffusionImg2ImgPipeline(_Japanese, StableDiffusionImg2ImgPipeline):
     """Image to image: changes a picture to fit a prompt. Arguments: see diffusers' `StableDiffusionImg2ImgPipeline`."""
 
+    __call__ = _drawing(StableDiffusionImg2ImgPipeline.__call__)
+
 
 class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPipeline):
     """Inpainting: repaints the white part of a mask. For arguments see diffusers' `StableDiffusionInpaintPipeline`."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Repaint the white part of `mask_image`. Arguments and result: see `JapaneseStableDiffusionPipeline`."""
-        # diffusers reads the UNet's input channels to tell a model made for inpainting (9) from any other (4), and
-        # refuses all other numbers. So the config of any other model says 4 during the call.
-        own = self.unet.config
-        if own.in_channels == self.vae.config.latent_channels:
-            self.unet._internal_dict = FrozenDict({**own, "in_channels": 4})
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            self.unet._internal_dict = own
+    __call__ = _drawing(StableDiffusionInpaintPipeline.__call__)
+
+    def _seen_by_diffusers(self) -> Any:
+        """Return the pipeline with a UNet of 4 input channels, if the latents have another number of them.
+
+        diffusers reads it in the UNet's config to tell a model made for inpainting (9) from any other (4), and refuses
+        all other numbers. The UNet itself may be drawing in another thread, so nothing in it is changed.
+        """
+        config = self.unet.config
+        if config.in_channels in (4, 9) or config.in_channels != self.vae.config.latent_channels:
+            return self
+        return View(self, unet=View(self.unet, config=View(config, in_channels=4)))
+
+
+# diffusers' AutoPipelines find the pipeline of a task by the name of the class that they are given.
+for mapping, kind in (
+    (AUTO_TEXT2IMAGE_PIPELINES_MAPPING, JapaneseStableDiffusionPipeline),
+    (AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, JapaneseStableDiffusionImg2ImgPipeline),
+    (AUTO_INPAINT_PIPELINES_MAPPING, JapaneseStableDiffusionInpaintPipeline),
+):
+    mapping["japanese-stable-diffusion"] = kind
 
 
 def _find(source: str, revision: str | None, token: bool | str | None, local_files_only: bool) -> Path:
