@@ -38,10 +38,22 @@ IMAGE_PROCESSOR = (
 
 
 def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -> Tokenizer:
-    """Copy `spiece.model` to the new folder `target`, write a new config beside it, and return the tokenizer.
+    """Write the tokenizer in the folder `source` to the new folder `target`, with a new config, and return it.
 
-    `text_config` is the text encoder's config. Raises `WeightsError` if a file is missing or wrong, or if the text
-    encoder has fewer embeddings than the tokenizer has tokens.
+    Raises `WeightsError` like `read_tokenizer`.
+    """
+    tokenizer = read_tokenizer(source, text_config)
+    target.mkdir()
+    shutil.copyfile(source / "spiece.model", target / "spiece.model")
+    write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
+    return tokenizer
+
+
+def read_tokenizer(source: Path, text_config: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer in a folder of 2022 or later. `text_config` is the text encoder's config.
+
+    Raises `WeightsError` if a file is missing or wrong, or if the text encoder has fewer embeddings than the tokenizer
+    has tokens.
     """
     pieces, special = source / "spiece.model", source / "special_tokens_map.json"
     if not pieces.is_file():
@@ -55,9 +67,6 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
         pad = old.get("pad_token")
         pad = pad.get("content") if isinstance(pad, dict) else pad
         tokenizer = Tokenizer(pieces, text_config.get("max_position_embeddings", 77), do_lower_case=True, pad_token=pad)
-    target.mkdir()
-    shutil.copyfile(pieces, target / pieces.name)
-    write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
     embeddings = text_config.get("vocab_size", 0)
     if tokenizer.vocabulary_size > embeddings:
         raise WeightsError(

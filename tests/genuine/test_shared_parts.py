@@ -18,6 +18,7 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 from safetensors.torch import save_file
@@ -51,6 +52,7 @@ def narrow(tiny_folder):
     vae = AutoencoderKL.load_config(tiny_folder / "vae")
     return TEXT.from_pretrained(
         tiny_folder,
+        scheduler=UniPCMultistepScheduler.from_pretrained(tiny_folder / "scheduler"),  # it keeps more than others
         unet=UNet2DConditionModel.from_config(unet, in_channels=3, out_channels=3),
         vae=AutoencoderKL.from_config(vae, latent_channels=3),
     )
