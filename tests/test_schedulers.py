@@ -119,3 +119,43 @@ def test_lms_coefficients_are_the_exact_integrals():
         for i in range(order):
             exact = scheduler.get_lms_coefficient(order, 7, i)
             assert exact == pytest.approx(float(stock(order, 7, i)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [
+        ("PNDM", {"prediction_type": "sample"}, "prediction_type given as sample must be one of"),
+        ("K_EULER_ANCESTRAL", {"prediction_type": "sample"}, "prediction_type not implemented yet: sample"),
+        ("DPM_SOLVER_PP_2M_KARRAS", {"use_beta_sigmas": True}, "Only one of `config.use_beta_sigmas`"),
+        ("UNI_PC", {"use_dynamic_shifting": True}, "`mu` must be passed"),
+        ("K_HEUN", {"timestep_spacing": "wide"}, "wide is not supported"),
+        ("LCM", {"beta_schedule": "steep"}, "steep is not implemented"),
+        ("K_LMS", {"beta_end": "high"}, "unsupported operand"),
+    ],
+)
+def test_a_value_that_a_sampler_does_not_take_is_refused_in_words(name, setting, reason):
+    with pytest.raises(
+        InputError, match=f"^scheduler: {name} does not take this model's config .{reason}.*; take another"
+    ):
+        make_scheduler(name, CONFIG | setting)
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"prediction_type": "flow_prediction"},
+        {"use_flow_sigmas": True},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "EDMEulerScheduler"},
+    ],
+)
+def test_no_sampler_draws_a_model_of_other_noise(name, setting):
+    with pytest.raises(InputError, match="none here can sample this model, because it"):
+        make_scheduler(name, CONFIG | setting)
+
+
+def test_trying_a_sampler_draws_no_random_number():
+    before = torch.get_rng_state()
+    make_scheduler("K_EULER_ANCESTRAL", CONFIG)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -13,15 +13,17 @@ from typing import Any
 from diffusers import DDIMScheduler, PNDMScheduler
 from transformers import CLIPImageProcessorPil
 
-from jsd.errors import WeightsError
+from jsd.errors import InputError, WeightsError
 from jsd.genuine.folder import write_json
 from jsd.manifest import MANIFEST, read_json
+from jsd.schedulers import NOISE_SETTINGS, make_scheduler
 from jsd.tokenizer import Tokenizer
 
 # Stable Diffusion 1 was trained with these settings. Its configs of 2022 lack them, because the library set them.
 SCHEDULER = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+RECOMMENDED = "K_LMS"  # by the README of 2022
 # The settings of a scheduler that must agree with the noise the model was trained on.
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+NOISE = (*NOISE_SETTINGS, "num_train_timesteps", "beta_end", "beta_schedule")
 IMAGE_PROCESSOR = (
     "do_resize",
     "do_center_crop",
@@ -91,22 +93,30 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def convert_scheduler(source: Path, target: Path) -> None:
+def convert_scheduler(source: Path, target: Path) -> str:
     """Write the scheduler's config to the folder `target`, without settings that diffusers no longer knows.
 
-    Later only its noise schedule is used, because `jsd.schedulers` chooses the sampler. Raises `WeightsError` if a
-    setting is wrong.
+    Returns the sampler to draw with: RECOMMENDED, or DDIM if that does not support the model's noise. Later only the
+    noise schedule is used, because `jsd.schedulers` chooses the sampler. Raises `WeightsError` if a setting is wrong,
+    or if the model was trained on noise of another kind.
     """
     file = source / "scheduler_config.json"
     old = read_json(file)
-    ddim = old.get("_class_name") == "DDIMScheduler" or old.get("rescale_betas_zero_snr")  # which PNDM lacks
+    lacking = old.get("rescale_betas_zero_snr") or old.get("prediction_type") == "sample"  # in PNDM
+    ddim = old.get("_class_name") == "DDIMScheduler" or lacking
     scheduler_class = DDIMScheduler if ddim else PNDMScheduler
     known = inspect.signature(scheduler_class.__init__).parameters
     settings = {key: value for key, value in (SCHEDULER | old).items() if key in known}
     try:
+        make_scheduler("DDIM", old)
         scheduler_class(**settings).save_pretrained(target)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise WeightsError(f"{file}: {error}") from error
+    try:
+        make_scheduler(RECOMMENDED, old)
+    except InputError:
+        return "DDIM"
+    return RECOMMENDED
 
 
 def convert_image_processor(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import logging
@@ -22,12 +23,13 @@ from jsd.genuine.configs import NOISE, read_tokenizer
 from jsd.genuine.tokenizer import PipelineTokenizer
 from jsd.manifest import MANIFEST, model_files, read_json
 from jsd.model import PARTS, WEIGHT_FILES, check_config, read_part, stored_types
-from jsd.schedulers import make_scheduler
+from jsd.schedulers import check_model, check_noise, make_scheduler
 
 TYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 TYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Where the classes of a folder's index may be from.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", PipelineTokenizer.__module__)
+USUAL_NOISE = {"prediction_type": "epsilon", "trained_betas": None, "rescale_betas_zero_snr": False}  # by default
 LOG = logging.get_logger(DiffusionPipeline.__module__)  # diffusers tells there what it loads
 
 
@@ -173,9 +175,17 @@ def _check_unverified(folder: Path) -> dict[str, str]:
 
 
 def follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
-    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if that changes it."""
-    wanted = {key: config[key] for key in NOISE if config.get(key) is not None}
-    differ = {key: value for key, value in wanted.items() if scheduler.config.get(key) != value}
+    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if that changes it.
+
+    Raises `InputError` if the scheduler does not support one of them.
+    """
+    check_model(config)
+    check_noise(type(scheduler).__name__, type(scheduler), config)
+    wanted = {**USUAL_NOISE, **{key: config[key] for key in NOISE if config.get(key) is not None}}
+    own = {
+        key: list(value) if isinstance(value, tuple | np.ndarray) else value for key, value in scheduler.config.items()
+    }
+    differ = {key: value for key, value in wanted.items() if key in own and own[key] != value}
     if not differ:
         return scheduler
     settings = ", ".join(f"{key}={value!r}" for key, value in differ.items())

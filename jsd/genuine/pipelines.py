@@ -43,7 +43,7 @@ from jsd.genuine.loading import device_of, find, follow, open_unverified, open_v
 from jsd.genuine.saving import name_for_diffusers, save_pipeline
 from jsd.genuine.tokenizer import PipelineTokenizer
 from jsd.manifest import MANIFEST, read_json
-from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler
+from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, check_noise
 
 P = ParamSpec("P")
 # What the documentation of each pipeline's call begins with.
@@ -168,6 +168,7 @@ class _Japanese:
 
     def _draw(self, draw: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call `draw`, the `__call__` of a diffusers pipeline, and watermark its pictures. See `_drawing`."""
+        check_noise(type(self.scheduler).__name__, type(self.scheduler), self.scheduler.config)
         if type(self.scheduler) is LMSDiscreteScheduler:  # it leaves noise where the first steps are skipped
             self.scheduler = LinearMultistepScheduler.from_config(self.scheduler.config)
         inputs = inputs_of(draw, args, kwargs, self.vae_scale_factor)
