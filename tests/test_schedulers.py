@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from jsd.request import SCHEDULER_NAMES
 from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
 from tests.fakes import MODEL_NOISE
 
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "schedulers.md"
 # The config of the folder of 2022. No scheduler of today knows tensor_format.
 CONFIG = {"_class_name": "PNDMScheduler", **MODEL_NOISE, "tensor_format": "pt"}
 
@@ -159,3 +163,13 @@ def test_trying_a_sampler_draws_no_random_number():
     before = torch.get_rng_state()
     make_scheduler("K_EULER_ANCESTRAL", CONFIG)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_documentation_lists_who_reads_which_setting():
+    rows = re.findall(r"^\| `(\w+)` \| ([A-Z_0-9, ]+) \|$", DOCS.read_text("utf-8"), re.M)
+    read = {name: set(inspect.signature(kind.__init__).parameters) for name, (kind, _) in SCHEDULERS.items()}
+    some = set.union(*read.values()) - set.intersection(*read.values())
+    documented = {setting: names.split(", ") for setting, names in rows}
+    assert documented.keys() == some - {"rescale_betas_zero_snr", "use_flow_sigmas"}  # which are in the table above
+    for setting, names in documented.items():
+        assert names == [name for name in SCHEDULERS if setting in read[name]]
