@@ -75,8 +75,8 @@ LATENT_DIFFUSION = {"set_alpha_to_one": False, "steps_offset": 1}  # defaults; a
 NO_CLIPPING = {"clip_sample": False, "thresholding": False}  # latents may leave [-1, 1]
 
 # Settings of the noise a model was trained on. A sampler that ignores one of them would draw noise.
-NOISE_SETTINGS = ("beta_start", "prediction_type", "trained_betas", "rescale_betas_zero_snr")
-OTHER = "take another, such as DDIM"
+NOISE_SETTINGS = ("beta_start", "prediction_type", "trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")
+OTHER = "take another, such as DDIM or UNI_PC"
 
 
 def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None) -> SchedulerMixin:
@@ -92,6 +92,10 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
     known = inspect.signature(scheduler_class.__init__).parameters
     check_model(config)
     check_noise(name, scheduler_class, config)
+    if config.get("use_flow_sigmas") and arguments.get("use_karras_sigmas"):  # then diffusers would mix the two
+        raise InputError(
+            "scheduler", f"{name} can't sample this model, which was trained with use_flow_sigmas; {OTHER}"
+        )
     settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
     if levels is not None:
         settings["trained_betas"] = make_scheduler(name, config).betas[:levels].tolist()
@@ -100,7 +104,7 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
     settings = {key: value for key, value in settings.items() if key in known}
     try:
         _try_step(scheduler_class(**settings))
-    except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+    except (ImportError, IndexError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError("scheduler", f"{name} does not take this model's config ({reason}); {OTHER}") from error
     return scheduler_class(**settings)
@@ -109,14 +113,11 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
 def check_model(config: Mapping[str, Any]) -> None:
     """Raise `InputError` if a scheduler config is of a model that was trained on noise of another kind."""
     trained = getattr(schedulers, str(config.get("_class_name")), None)
-    is_scheduler = isinstance(trained, type) and issubclass(trained, SchedulerMixin)
-    if config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas"):
-        reason = "it was trained with flow matching"
-    elif is_scheduler and "beta_start" not in inspect.signature(trained.__init__).parameters:
-        reason = f"its {trained.__name__} has other noise than Stable Diffusion 1"
-    else:
+    if not (isinstance(trained, type) and issubclass(trained, SchedulerMixin)):
         return
-    raise InputError("scheduler", f"none here can sample this model, because {reason}; take another model")
+    if "beta_start" not in inspect.signature(trained.__init__).parameters:
+        reason = f"its {trained.__name__} has other noise than Stable Diffusion 1"
+        raise InputError("scheduler", f"none here can sample this model, because {reason}; take another model")
 
 
 def check_noise(name: str, scheduler_class: type[SchedulerMixin], config: Mapping[str, Any]) -> None:

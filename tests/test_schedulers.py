@@ -135,6 +135,7 @@ def test_lms_coefficients_are_the_exact_integrals():
         ("K_HEUN", {"timestep_spacing": "wide"}, "wide is not supported"),
         ("LCM", {"beta_schedule": "steep"}, "steep is not implemented"),
         ("K_LMS", {"beta_end": "high"}, "unsupported operand"),
+        ("DDIM", {"prediction_type": "flow_prediction"}, "prediction_type given as flow_prediction must be one of"),
     ],
 )
 def test_a_value_that_a_sampler_does_not_take_is_refused_in_words(name, setting, reason):
@@ -148,8 +149,6 @@ def test_a_value_that_a_sampler_does_not_take_is_refused_in_words(name, setting,
 @pytest.mark.parametrize(
     "setting",
     [
-        {"prediction_type": "flow_prediction"},
-        {"use_flow_sigmas": True},
         {"_class_name": "FlowMatchEulerDiscreteScheduler"},
         {"_class_name": "EDMEulerScheduler"},
     ],
@@ -157,6 +156,22 @@ def test_a_value_that_a_sampler_does_not_take_is_refused_in_words(name, setting,
 def test_no_sampler_draws_a_model_of_other_noise(name, setting):
     with pytest.raises(InputError, match="none here can sample this model, because it"):
         make_scheduler(name, CONFIG | setting)
+
+
+def test_only_uni_pc_draws_a_model_of_flow_matching():
+    """DPM++ takes flow sigmas as well, but not those of Karras, which this sampler has."""
+    flow = CONFIG | {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    for name in SCHEDULER_NAMES:
+        if name != "UNI_PC":
+            with pytest.raises(InputError, match="trained with use_flow_sigmas"):
+                make_scheduler(name, flow)
+    scheduler = make_scheduler("UNI_PC", flow)
+    set_timesteps(scheduler, 20)
+    x_0, noise = torch.full((1, 4, 8, 8), 0.5), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_t = noise
+    for t in scheduler.timesteps:  # the velocity is noise - x_0 at all times (Liu et al. 2023)
+        x_t = scheduler.step(noise - x_0, t, x_t).prev_sample
+    assert (x_t - x_0).abs().mean() < 0.01
 
 
 def test_trying_a_sampler_draws_no_random_number():

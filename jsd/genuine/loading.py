@@ -29,7 +29,9 @@ TYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32
 TYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Where the classes of a folder's index may be from.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", PipelineTokenizer.__module__)
-USUAL_NOISE = {"prediction_type": "epsilon", "trained_betas": None, "rescale_betas_zero_snr": False}  # by default
+# What the noise is if a scheduler config does not tell.
+USUAL_NOISE = {"prediction_type": "epsilon", "trained_betas": None}
+USUAL_NOISE |= {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
 LOG = logging.get_logger(DiffusionPipeline.__module__)  # diffusers tells there what it loads
 
 
