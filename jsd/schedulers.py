@@ -92,10 +92,9 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
     known = inspect.signature(scheduler_class.__init__).parameters
     check_model(config)
     check_noise(name, scheduler_class, config)
-    if config.get("use_flow_sigmas") and arguments.get("use_karras_sigmas"):  # then diffusers would mix the two
-        raise InputError(
-            "scheduler", f"{name} can't sample this model, which was trained with use_flow_sigmas; {OTHER}"
-        )
+    flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    if flow and arguments.get("use_karras_sigmas"):  # diffusers would mix the two
+        raise InputError("scheduler", f"{name} can't sample this model, which was trained with flow matching; {OTHER}")
     settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
     if levels is not None:
         settings["trained_betas"] = make_scheduler(name, config).betas[:levels].tolist()

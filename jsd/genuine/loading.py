@@ -6,6 +6,7 @@ no code.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin, StableDiffusionPipeline
 from diffusers.utils import logging
 
 from jsd import manifest, model
@@ -27,6 +28,7 @@ from jsd.schedulers import check_model, check_noise, make_scheduler
 
 TYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 TYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+NAMES = set(inspect.signature(StableDiffusionPipeline.__init__).parameters) - {"self", "requires_safety_checker"}
 # Where the classes of a folder's index may be from.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", PipelineTokenizer.__module__)
 # What the noise is if a scheduler config does not tell.
@@ -47,7 +49,8 @@ def find(
     hub.check_origin(folder, source)
     origin = hub.origin_of(folder)
     # A commit never changes. A branch or a tag may have moved, so the hub is asked again.
-    if origin is not None and not force_download and (revision is None or origin.endswith(f" at {revision}")):
+    again = force_download and not local_files_only
+    if origin is not None and not again and (revision is None or origin.endswith(f" at {revision}")):
         return folder
     if local_files_only:
         raise WeightsError(f"{source}: not in {folder}, and local_files_only forbids fetching it")
@@ -62,6 +65,11 @@ def types_of(name: str, given: Any, folder: Path) -> dict[str, torch.dtype]:
     the parts that it does not name. None is float32. Raises `InputError` for anything else.
     """
     by_part = given if isinstance(given, Mapping) else {"default": given}
+    if unknown := by_part.keys() - NAMES - {"default"}:
+        allowed = ", ".join(sorted(NAMES))
+        raise InputError(
+            name, f"{shown(min(unknown, key=str))} is no part of a pipeline; allowed are default, {allowed}"
+        )
     default = by_part.get("default")
     files = {part: folder / part / file for part, file in WEIGHT_FILES.items()}
     return {part: _type(name, by_part.get(part, default), files.get(part)) for part in (*PARTS, "default")}
@@ -100,21 +108,38 @@ def device_of(device_map: Any) -> torch.device | None:
 
 
 def open_verified(
-    folder: Path, types: Mapping[str, torch.dtype], checked: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Load a model folder. Returns the parts of a pipeline by name, and the scheduler's config."""
+    pipeline_class: type[DiffusionPipeline],
+    folder: Path,
+    types: Mapping[str, torch.dtype],
+    variant: str | None,
+    scheduler: SchedulerMixin | None,
+    parts: Mapping[str, Any],
+) -> DiffusionPipeline:
+    """Open a model folder. `parts` replace the model's own, and so does `scheduler`, which follows its noise.
+
+    Raises `InputError` for a `variant` other than "fp16", and everything that `jsd.model.load` and `follow` raise.
+    """
+    if variant not in (None, "fp16"):
+        raise InputError("variant", f"{shown(variant)} was given; a model folder has none, so leave it out")
+    checked = parts.get("safety_checker", True) is not None and (folder / "safety_checker").is_dir()
     loaded = model.load(folder, dtype=types, safety_checker=checked)
-    parts = {
+    if scheduler is None:
+        scheduler = make_scheduler(loaded.defaults.scheduler, loaded.scheduler_config)
+    else:
+        scheduler = follow(scheduler, loaded.scheduler_config)
+    own = {
         "vae": loaded.vae,
         "text_encoder": loaded.text_encoder,
         "tokenizer": PipelineTokenizer(loaded.tokenizer),
         "unet": loaded.unet,
-        "scheduler": make_scheduler(loaded.defaults.scheduler, loaded.scheduler_config),
+        "scheduler": scheduler,
         "safety_checker": loaded.safety_checker,
         "feature_extractor": loaded.image_processor,
         "requires_safety_checker": checked,
     }
-    return parts, loaded.scheduler_config
+    pipeline = pipeline_class(**own | dict(parts))
+    pipeline.scheduler = scheduler  # this one, not a copy
+    return pipeline
 
 
 def open_unverified(
@@ -122,6 +147,7 @@ def open_unverified(
     folder: Path,
     types: Mapping[str, torch.dtype],
     variant: str | None,
+    scheduler: SchedulerMixin | None,
     parts: Mapping[str, Any],
 ) -> DiffusionPipeline:
     """Open a folder without a manifest, with a warning. `load` is the `from_pretrained` of a diffusers pipeline.
@@ -133,6 +159,8 @@ def open_unverified(
     advice = "python -m jsd weights convert makes a model folder of it, which is verified"
     warnings.warn(f"{folder}: has no {MANIFEST}, so nothing vouches for its files; {advice}", stacklevel=3)
     own: dict[str, Any] = {}
+    if scheduler is not None:
+        own["scheduler"] = follow(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
     for part, kind in PARTS.items():
         plain = folder / part / WEIGHT_FILES[part]
         chosen = variant if plain.with_suffix(f".{variant}.safetensors").is_file() else None
@@ -150,6 +178,7 @@ def open_unverified(
     options = {"dtype": dict(types), "variant": variant, "use_safetensors": True, "local_files_only": True}
     pipeline = load(folder, **options, **own | dict(parts) | without)
     pipeline.register_modules(**later)
+    pipeline.scheduler = own.get("scheduler", pipeline.scheduler)  # this one, not a copy
     if "safety_checker" in later:
         pipeline.register_to_config(requires_safety_checker=parts.get("requires_safety_checker", True))
     return pipeline
@@ -191,5 +220,5 @@ def follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMix
     if not differ:
         return scheduler
     settings = ", ".join(f"{key}={value!r}" for key, value in differ.items())
-    warnings.warn(f"{type(scheduler).__name__}: changed to {settings}, which this model was trained with", stacklevel=3)
+    warnings.warn(f"{type(scheduler).__name__}: changed to {settings}, which this model was trained with", stacklevel=4)
     return type(scheduler).from_config(scheduler.config, **differ)

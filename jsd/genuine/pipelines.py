@@ -5,9 +5,10 @@
     pipe = JapaneseStableDiffusionPipeline.from_pretrained("rinna/japanese-stable-diffusion", use_auth_token=True)
     pipe("猫の肖像画 油絵")["sample"][0].save("output.png")
 
-Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers. Four things differ: the model is
-loaded by `jsd.model` (verified, safetensors only), a repository on the hub is fetched and converted once, sentencepiece
-itself reads the Japanese tokenizer, and PIL pictures carry the invisible watermark. A prompt is taken as it is: the
+Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers (docs/pipelines.md). Four things
+differ: the model is loaded by `jsd.model` (safetensors only, verified where there is a manifest), a repository on the
+hub is fetched and converted once, sentencepiece itself reads the Japanese tokenizer, and PIL pictures carry the
+invisible watermark. A prompt is taken as it is: the
 syntax of other tools stays in it, because programs such as compel expect that, and unknown characters are not counted.
 """
 
@@ -37,12 +38,12 @@ from diffusers.pipelines.auto_pipeline import (
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from jsd import watermark
-from jsd.errors import InputError, shown
+from jsd.errors import InputError
 from jsd.genuine.calls import View, inputs_of
-from jsd.genuine.loading import device_of, find, follow, open_unverified, open_verified, types_of
+from jsd.genuine.loading import device_of, find, open_unverified, open_verified, types_of
 from jsd.genuine.saving import name_for_diffusers, save_pipeline
 from jsd.genuine.tokenizer import PipelineTokenizer
-from jsd.manifest import MANIFEST, read_json
+from jsd.manifest import MANIFEST
 from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, check_noise
 
 P = ParamSpec("P")
@@ -131,16 +132,9 @@ class _Japanese:
         folder = find(source, revision, token, local_files_only, force_download)
         types = types_of(name, given, folder)
         if (folder / MANIFEST).is_file():
-            if variant not in (None, "fp16"):
-                raise InputError("variant", f"{shown(variant)} was given; a model folder has none, so leave it out")
-            checked = parts.get("safety_checker", True) is not None and (folder / "safety_checker").is_dir()
-            own, noise = open_verified(folder, types, checked)
-            pipeline = cls(**own | parts)
+            pipeline = open_verified(cls, folder, types, variant, scheduler, parts)
         else:
-            pipeline = open_unverified(super().from_pretrained, folder, types, variant, parts)
-            noise = read_json(folder / "scheduler" / "scheduler_config.json")
-        if scheduler is not None:
-            pipeline.scheduler = follow(scheduler, noise)
+            pipeline = open_unverified(super().from_pretrained, folder, types, variant, scheduler, parts)
         pipeline.register_to_config(_name_or_path=str(folder.resolve()))
         return pipeline if device is None else pipeline.to(device)
 

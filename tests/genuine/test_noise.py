@@ -49,6 +49,7 @@ def test_a_scheduler_follows_a_model_of_zero_terminal_snr(zero_snr):
     scheduler = EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
     with pytest.warns(UserWarning, match="prediction_type='v_prediction', rescale_betas_zero_snr=True"):
         pipe = PIPELINE.from_pretrained(zero_snr, scheduler=scheduler)
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
     right = EulerDiscreteScheduler.from_config(DDIMScheduler.load_config(zero_snr / "scheduler"))
     assert torch.equal(pipe.scheduler.alphas_cumprod, right.alphas_cumprod)
 

@@ -82,6 +82,10 @@ def test_a_dtype_is_a_type_its_name_auto_or_a_dict(tiny_folder, plain, given, wa
         ({"torch_dtype": torch.int8}, "torch_dtype: torch.int8 was given; allowed are torch.float16"),
         ({"dtype": "float8"}, "dtype: 'float8' was given; allowed are"),
         ({"torch_dtype": {"unet": 16}}, "torch_dtype: 16 was given"),
+        (
+            {"torch_dtype": {"unett": "fp16"}},
+            "torch_dtype: 'unett' is no part of a pipeline; allowed are default, feature",
+        ),
         ({"device_map": "gpu"}, "device_map: 'gpu' was given"),
         ({"device_map": {"unet": "cpu", "vae": "cpu"}}, "all parts go to one"),
         ({"use_safetensors": False}, "use_safetensors: False was given; nothing but safetensors is read"),
