@@ -118,3 +118,5 @@ def test_convert_keeps_a_model_that_predicts_the_picture(old_copy, tmp_path):
     set_scheduler(old_copy, prediction_type="sample")
     convert(old_copy, tmp_path / "new")
     assert DDIMScheduler.load_config(tmp_path / "new" / "scheduler")["prediction_type"] == "sample"
+    index = json.loads((tmp_path / "new" / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", "DDIMScheduler"]  # diffusers' PNDM does not know "sample"
