@@ -31,8 +31,8 @@ outcomes: dict[str, str] = {}
 
 def make_tokenizer(folder: str) -> None:
     """Write a tokenizer of single bytes, with a few pairs of them, in the format of CLIP's to `folder`."""
-    # CLIP writes a byte as a character that can be seen: itself, or one from U+0100 on. The order is CLIP's too, because
-    # some tests compare pixels that depend on it.
+    # CLIP writes a byte as a character that can be seen: itself, or one from U+0100 on. The order is CLIP's too: some
+    # tests compare pixels that depend on it.
     seen = [*range(33, 127), *range(161, 173), *range(174, LETTERS)]
     letters = [chr(byte) for byte in (*seen, *range(LETTERS, 2 * LETTERS - len(seen)))]
     merges = [("a", "n"), ("t", "h"), ("th", "e</w>"), ("e", "r"), ("i", "n"), ("q", "u")]
