@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.peer.suites import report, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,7 @@ class TestScheduler:
 """
 
 
+@pytest.mark.slow
 def test_the_tests_get_our_classes_and_a_tokenizer(tmp_path):
     for name, text in (
         ("pipelines/stable_diffusion/test_stable_diffusion.py", PIPELINE),
