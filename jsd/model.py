@@ -7,6 +7,7 @@ files are read, and nothing is downloaded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Components:
 def load(
     folder: str | Path | Verification,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
     safety_checker: bool = True,
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
@@ -65,7 +66,8 @@ def load(
     """Verify a model folder and load it onto `device`.
 
     A file `lora`, times `lora_scale`, is the adapter of requests that have none of their own.
-    `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default.
+    `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default;
+    it may name one for each of PARTS.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
     if a file is missing or altered, a tensor is missing or left over, or the parts do not belong together.
     """
@@ -73,6 +75,7 @@ def load(
     folder, manifest = verification.folder, verification.finish()
     device = torch.device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+    types = dtype if isinstance(dtype, Mapping) else dict.fromkeys(PARTS, dtype)
 
     parts = list(PARTS)
     if not safety_checker:
@@ -84,7 +87,7 @@ def load(
         _check_files(verification, part)
         # The autoencoder computes a third faster in this layout. The UNet does not.
         layout = torch.channels_last if part == "vae" else torch.preserve_format
-        models[part] = read_part(folder, part, dtype).to(device, memory_format=layout)
+        models[part] = read_part(folder, part, types[part]).to(device, memory_format=layout)
     processor = None
     if safety_checker:
         config = verification.config("feature_extractor/preprocessor_config.json")
@@ -109,24 +112,25 @@ def load(
         safety_checker=models.get("safety_checker"),
         image_processor=processor,
         device=device,
-        dtype=dtype,
+        dtype=types["unet"],
         adapters=adapters,
     )
 
 
-def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
+def read_part(folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> Any:
     """Load one part of a model, e.g. "unet", from a diffusers folder, in evaluation mode, without gradients.
+    With a `variant` "fp16" its file is the one with ".fp16" before ".safetensors".
     Raises `WeightsError` if the part can't be read, or if a tensor is missing, left over or of another shape.
     """
     model_class, place = PARTS[part], folder / part
-    _check_config(place / "config.json")
+    check_config(place / "config.json")
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one bar per part would fill a server's log
     try:
         model, info = model_class.from_pretrained(
-            place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
+            place, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype, variant=variant
         )
-        mapped = (place / WEIGHT_FILES[part]).is_file() and dtype in _stored_types(place / WEIGHT_FILES[part])
+        mapped = (place / WEIGHT_FILES[part]).is_file() and dtype in stored_types(place / WEIGHT_FILES[part])
     except Exception as error:
         raise WeightsError(f"{place}: can't be loaded as {model_class.__name__}: {error}") from error
     finally:
@@ -141,7 +145,7 @@ def read_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
     return model.requires_grad_(False)
 
 
-def _stored_types(file: Path) -> set[torch.dtype | None]:
+def stored_types(file: Path) -> set[torch.dtype | None]:
     """Return the dtypes of a safetensors file's tensors. None stands for all but float32, float16 and bfloat16."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
@@ -161,7 +165,7 @@ def _check_files(verification: Verification, part: str) -> None:
         raise WeightsError(f"{verification.folder / part}: {', '.join(sorted(wanted))} are wanted; convert it again")
 
 
-def _check_config(file: Path) -> None:
+def check_config(file: Path) -> None:
     """Raise `WeightsError` if a part's config names code or files that transformers would fetch or read."""
     for name, value in read_json(file).items():
         code = "attn_implementation" in name and isinstance(value, str) and value not in ("eager", "sdpa")

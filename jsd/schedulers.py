@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from diffusers import (
     PNDMScheduler,
     SchedulerMixin,
     UniPCMultistepScheduler,
+    schedulers,
 )
 
 # `diffusers` itself does not export this class when scipy is missing.
@@ -73,7 +75,8 @@ LATENT_DIFFUSION = {"set_alpha_to_one": False, "steps_offset": 1}  # defaults; a
 NO_CLIPPING = {"clip_sample": False, "thresholding": False}  # latents may leave [-1, 1]
 
 # Settings of the noise a model was trained on. A sampler that ignores one of them would draw noise.
-NOISE_SETTINGS = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
+NOISE_SETTINGS = ("beta_start", "prediction_type", "trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")
+OTHER = "take another, such as DDIM or UNI_PC"
 
 
 def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None) -> SchedulerMixin:
@@ -81,21 +84,55 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
 
     With `levels` the scheduler knows only so many of the training timesteps, the least noisy ones, and its first
     timestep is the noisiest of them. Settings that the class does not know are left out. Raises `InputError` for an
-    unknown name, and for a sampler that does not support the noise the model was trained on.
+    unknown name, and for a sampler that does not support the noise the model was trained on or a value of its config.
     """
     if name not in SCHEDULERS:
         raise InputError("scheduler", f"{shown(name)} was given; allowed are {', '.join(SCHEDULERS)}")
     scheduler_class, arguments = SCHEDULERS[name]
     known = inspect.signature(scheduler_class.__init__).parameters
-    for key in NOISE_SETTINGS:
-        if config.get(key) and key not in known:
-            raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; take DDIM")
+    check_model(config)
+    check_noise(name, scheduler_class, config)
+    flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    if flow and arguments.get("use_karras_sigmas"):  # diffusers would mix the two
+        raise InputError("scheduler", f"{name} can't sample this model, which was trained with flow matching; {OTHER}")
     settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
     if levels is not None:
         settings["trained_betas"] = make_scheduler(name, config).betas[:levels].tolist()
         settings |= {"num_train_timesteps": levels, "timestep_spacing": "trailing"}
         settings |= {"rescale_betas_zero_snr": False, "sigma_max": None}  # the betas are rescaled, and end at `levels`
-    return scheduler_class(**{key: value for key, value in settings.items() if key in known})
+    settings = {key: value for key, value in settings.items() if key in known}
+    try:
+        _try_step(scheduler_class(**settings))
+    except (ImportError, IndexError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError("scheduler", f"{name} does not take this model's config ({reason}); {OTHER}") from error
+    return scheduler_class(**settings)
+
+
+def check_model(config: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a scheduler config is of a model that was trained on noise of another kind."""
+    trained = getattr(schedulers, str(config.get("_class_name")), None)
+    if not (isinstance(trained, type) and issubclass(trained, SchedulerMixin)):
+        return
+    if "beta_start" not in inspect.signature(trained.__init__).parameters:
+        reason = f"its {trained.__name__} has other noise than Stable Diffusion 1"
+        raise InputError("scheduler", f"none here can sample this model, because {reason}; take another model")
+
+
+def check_noise(name: str, scheduler_class: type[SchedulerMixin], config: Mapping[str, Any]) -> None:
+    """Raise `InputError`, which calls the scheduler `name`, if it ignores one of NOISE_SETTINGS that `config` has."""
+    known = inspect.signature(scheduler_class.__init__).parameters
+    for key in NOISE_SETTINGS:
+        if key not in known and config.get(key) not in (None, False, "epsilon"):
+            raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; {OTHER}")
+
+
+def _try_step(scheduler: SchedulerMixin) -> None:
+    """Take a step. Some schedulers find only then that they do not support a setting."""
+    set_timesteps(scheduler, 1)
+    x = torch.zeros(1, 1, 1, 1)
+    noise = {"generator": torch.Generator()} if takes_generator(scheduler) else {}
+    scheduler.step(x, scheduler.timesteps[0], scheduler.scale_model_input(x, scheduler.timesteps[0]), **noise)
 
 
 def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> None:

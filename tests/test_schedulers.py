@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from jsd.request import SCHEDULER_NAMES
 from jsd.schedulers import SCHEDULERS, LinearMultistepScheduler, make_scheduler, set_timesteps, takes_generator
 from tests.fakes import MODEL_NOISE
 
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "schedulers.md"
 # The config of the folder of 2022. No scheduler of today knows tensor_format.
 CONFIG = {"_class_name": "PNDMScheduler", **MODEL_NOISE, "tensor_format": "pt"}
 
@@ -119,3 +123,68 @@ def test_lms_coefficients_are_the_exact_integrals():
         for i in range(order):
             exact = scheduler.get_lms_coefficient(order, 7, i)
             assert exact == pytest.approx(float(stock(order, 7, i)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [
+        ("PNDM", {"prediction_type": "sample"}, "prediction_type given as sample must be one of"),
+        ("K_EULER_ANCESTRAL", {"prediction_type": "sample"}, "prediction_type not implemented yet: sample"),
+        ("DPM_SOLVER_PP_2M_KARRAS", {"use_beta_sigmas": True}, "Only one of `config.use_beta_sigmas`"),
+        ("UNI_PC", {"use_dynamic_shifting": True}, "`mu` must be passed"),
+        ("K_HEUN", {"timestep_spacing": "wide"}, "wide is not supported"),
+        ("LCM", {"beta_schedule": "steep"}, "steep is not implemented"),
+        ("K_LMS", {"beta_end": "high"}, "unsupported operand"),
+        ("DDIM", {"prediction_type": "flow_prediction"}, "prediction_type given as flow_prediction must be one of"),
+    ],
+)
+def test_a_value_that_a_sampler_does_not_take_is_refused_in_words(name, setting, reason):
+    with pytest.raises(
+        InputError, match=f"^scheduler: {name} does not take this model's config .{reason}.*; take another"
+    ):
+        make_scheduler(name, CONFIG | setting)
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "EDMEulerScheduler"},
+    ],
+)
+def test_no_sampler_draws_a_model_of_other_noise(name, setting):
+    with pytest.raises(InputError, match="none here can sample this model, because it"):
+        make_scheduler(name, CONFIG | setting)
+
+
+def test_only_uni_pc_draws_a_model_of_flow_matching():
+    """DPM++ takes flow sigmas as well, but not those of Karras, which this sampler has."""
+    flow = CONFIG | {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    for name in SCHEDULER_NAMES:
+        if name != "UNI_PC":
+            with pytest.raises(InputError, match="trained with (use_flow_sigmas|flow matching)"):
+                make_scheduler(name, flow)
+    scheduler = make_scheduler("UNI_PC", flow)
+    set_timesteps(scheduler, 20)
+    x_0, noise = torch.full((1, 4, 8, 8), 0.5), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_t = noise
+    for t in scheduler.timesteps:  # the velocity is noise - x_0 at all times (Liu et al. 2023)
+        x_t = scheduler.step(noise - x_0, t, x_t).prev_sample
+    assert (x_t - x_0).abs().mean() < 0.01
+
+
+def test_trying_a_sampler_draws_no_random_number():
+    before = torch.get_rng_state()
+    make_scheduler("K_EULER_ANCESTRAL", CONFIG)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_documentation_lists_who_reads_which_setting():
+    rows = re.findall(r"^\| `(\w+)` \| ([A-Z_0-9, ]+) \|$", DOCS.read_text("utf-8"), re.M)
+    read = {name: set(inspect.signature(kind.__init__).parameters) for name, (kind, _) in SCHEDULERS.items()}
+    some = set.union(*read.values()) - set.intersection(*read.values())
+    documented = {setting: names.split(", ") for setting, names in rows}
+    assert documented.keys() == some - {"rescale_betas_zero_snr", "use_flow_sigmas"}  # which are in the table above
+    for setting, names in documented.items():
+        assert names == [name for name in SCHEDULERS if setting in read[name]]

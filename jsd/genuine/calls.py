@@ -16,6 +16,26 @@ from jsd.pixels import as_input
 PICTURES = ("image", "mask_image", "ip_adapter_image")
 
 
+class View:
+    """An object as it is, but for some attributes that have other values here. What is set on it is set on the object.
+
+    The object itself is not changed, so other threads may use it.
+    """
+
+    def __init__(self, seen: Any, **others: Any):
+        vars(self).update(others, _seen=seen)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._seen, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._seen, name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object."""
+        return self._seen(*args, **kwargs)
+
+
 def inputs_of(call: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], cell: int) -> dict[str, Any]:
     """Return the arguments for `call`, a diffusers pipeline's `__call__`, by name. `init_image` is the `image` of 2022.
 
@@ -26,8 +46,9 @@ def inputs_of(call: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], ce
     """
     kwargs = {"image" if name == "init_image" else name: value for name, value in kwargs.items()}
     signature = inspect.signature(call)
-    inputs = signature.bind(*args, **kwargs).arguments
+    inputs = signature.bind(None, *args, **kwargs).arguments
     inputs |= inputs.pop("kwargs", {})
+    del inputs["self"]
     inputs |= {name: _converted(name, inputs[name]) for name in PICTURES if name in inputs}
     first = inputs.get("image")
     while isinstance(first, list) and first:

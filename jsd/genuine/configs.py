@@ -13,15 +13,17 @@ from typing import Any
 from diffusers import DDIMScheduler, PNDMScheduler
 from transformers import CLIPImageProcessorPil
 
-from jsd.errors import WeightsError
+from jsd.errors import InputError, WeightsError
 from jsd.genuine.folder import write_json
 from jsd.manifest import MANIFEST, read_json
+from jsd.schedulers import NOISE_SETTINGS, make_scheduler
 from jsd.tokenizer import Tokenizer
 
 # Stable Diffusion 1 was trained with these settings. Its configs of 2022 lack them, because the library set them.
 SCHEDULER = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+RECOMMENDED = "K_LMS"  # by the README of 2022
 # The settings of a scheduler that must agree with the noise the model was trained on.
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+NOISE = (*NOISE_SETTINGS, "num_train_timesteps", "beta_end", "beta_schedule")
 IMAGE_PROCESSOR = (
     "do_resize",
     "do_center_crop",
@@ -38,10 +40,22 @@ IMAGE_PROCESSOR = (
 
 
 def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -> Tokenizer:
-    """Copy `spiece.model` to the new folder `target`, write a new config beside it, and return the tokenizer.
+    """Write the tokenizer in the folder `source` to the new folder `target`, with a new config, and return it.
 
-    `text_config` is the text encoder's config. Raises `WeightsError` if a file is missing or wrong, or if the text
-    encoder has fewer embeddings than the tokenizer has tokens.
+    Raises `WeightsError` like `read_tokenizer`.
+    """
+    tokenizer = read_tokenizer(source, text_config)
+    target.mkdir()
+    shutil.copyfile(source / "spiece.model", target / "spiece.model")
+    write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
+    return tokenizer
+
+
+def read_tokenizer(source: Path, text_config: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer in a folder of 2022 or later. `text_config` is the text encoder's config.
+
+    Raises `WeightsError` if a file is missing or wrong, or if the text encoder has fewer embeddings than the tokenizer
+    has tokens.
     """
     pieces, special = source / "spiece.model", source / "special_tokens_map.json"
     if not pieces.is_file():
@@ -55,9 +69,6 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
         pad = old.get("pad_token")
         pad = pad.get("content") if isinstance(pad, dict) else pad
         tokenizer = Tokenizer(pieces, text_config.get("max_position_embeddings", 77), do_lower_case=True, pad_token=pad)
-    target.mkdir()
-    shutil.copyfile(pieces, target / pieces.name)
-    write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
     embeddings = text_config.get("vocab_size", 0)
     if tokenizer.vocabulary_size > embeddings:
         raise WeightsError(
@@ -82,22 +93,30 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def convert_scheduler(source: Path, target: Path) -> None:
+def convert_scheduler(source: Path, target: Path) -> str:
     """Write the scheduler's config to the folder `target`, without settings that diffusers no longer knows.
 
-    Later only its noise schedule is used, because `jsd.schedulers` chooses the sampler. Raises `WeightsError` if a
-    setting is wrong.
+    Returns the sampler to draw with: RECOMMENDED, or DDIM if that does not support the model's noise. Later only the
+    noise schedule is used, because `jsd.schedulers` chooses the sampler. Raises `WeightsError` if a setting is wrong,
+    or if the model was trained on noise of another kind.
     """
     file = source / "scheduler_config.json"
     old = read_json(file)
-    ddim = old.get("_class_name") == "DDIMScheduler" or old.get("rescale_betas_zero_snr")  # which PNDM lacks
+    lacking = old.get("rescale_betas_zero_snr") or old.get("prediction_type") == "sample"  # in PNDM
+    ddim = old.get("_class_name") == "DDIMScheduler" or lacking
     scheduler_class = DDIMScheduler if ddim else PNDMScheduler
     known = inspect.signature(scheduler_class.__init__).parameters
     settings = {key: value for key, value in (SCHEDULER | old).items() if key in known}
     try:
+        make_scheduler("DDIM", old)
         scheduler_class(**settings).save_pretrained(target)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise WeightsError(f"{file}: {error}") from error
+    try:
+        make_scheduler(RECOMMENDED, old)
+    except InputError:
+        return "DDIM"
+    return RECOMMENDED
 
 
 def convert_image_processor(source: Path, target: Path) -> None:

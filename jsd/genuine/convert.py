@@ -30,7 +30,7 @@ CONVERTED = "converted from"  # how the source in the manifest begins if it is n
 # The positions 0, 1, 2 ... of the tokens. They are no longer stored.
 POSITION_IDS = ("text_model.embeddings.position_ids", "vision_model.vision_model.embeddings.position_ids")
 # The settings that the README of 2022 recommends for this model.
-DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 7.5, "scheduler": "K_LMS"}
+DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 7.5}
 NO_FOLDER = "no such folder; python -m jsd weights pull fetches a repository from the hub, and converts it"
 NO_LICENCE = "none came with the source; ask where it came from"
 SINGLE = (
@@ -70,7 +70,7 @@ def convert(
         report("tokenizer, configs")
         text_config = read_json(source / "text_encoder" / "config.json")
         tokenizer = convert_tokenizer(source / "tokenizer", work / "tokenizer", text_config)
-        convert_scheduler(source / "scheduler", work / "scheduler")
+        sampler = convert_scheduler(source / "scheduler", work / "scheduler")
         if checked:
             convert_image_processor(source / "feature_extractor", work / "feature_extractor")
         # The text encoder's config of 2022 has the ids of CLIP's English tokenizer.
@@ -87,7 +87,7 @@ def convert(
         write_manifest(
             work,
             name=name or source.name,
-            defaults=about.get("defaults", DEFAULTS),
+            defaults=about.get("defaults", {**DEFAULTS, "scheduler": sampler}),
             source=origin or f"{CONVERTED} {source.name}",
             licence=f"see {names}" if names else about.get("licence", NO_LICENCE),
         )

@@ -5,21 +5,23 @@
     pipe = JapaneseStableDiffusionPipeline.from_pretrained("rinna/japanese-stable-diffusion", use_auth_token=True)
     pipe("猫の肖像画 油絵")["sample"][0].save("output.png")
 
-Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers. Four things differ: the model is
-loaded by `jsd.model` (verified, safetensors only), a repository on the hub is fetched and converted once, sentencepiece
-itself reads the Japanese tokenizer, and PIL pictures carry the invisible watermark. A prompt is taken as it is: the
+Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers (docs/pipelines.md). Four things
+differ: the model is loaded by `jsd.model` (safetensors only, verified where there is a manifest), a repository on the
+hub is fetched and converted once, sentencepiece itself reads the Japanese tokenizer, and PIL pictures carry the
+invisible watermark. A prompt is taken as it is: the
 syntax of other tools stays in it, because programs such as compel expect that, and unknown characters are not counted.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 import torch
 from diffusers import (
@@ -28,18 +30,34 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
-from diffusers.configuration_utils import FrozenDict
+from diffusers.pipelines.auto_pipeline import (
+    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    AUTO_INPAINT_PIPELINES_MAPPING,
+    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+)
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
-from jsd import manifest, model, watermark
-from jsd.errors import WeightsError
-from jsd.genuine import hub
-from jsd.genuine.calls import inputs_of
-from jsd.genuine.configs import NOISE
-from jsd.genuine.saving import save_pipeline
+from jsd import watermark
+from jsd.errors import InputError
+from jsd.genuine.calls import View, inputs_of
+from jsd.genuine.loading import device_of, find, open_unverified, open_verified, types_of
+from jsd.genuine.saving import name_for_diffusers, save_pipeline
+from jsd.genuine.tokenizer import PipelineTokenizer
 from jsd.manifest import MANIFEST
-from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, make_scheduler
-from jsd.tokenizer import Tokenizer
+from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, check_noise
+
+P = ParamSpec("P")
+# What the documentation of each pipeline's call begins with.
+CALL = """Draw pictures, as diffusers' pipeline does. `init_image` is an older name of `image`.
+
+PIL pictures may have any mode. A PIL `image` is drawn at its own size, rounded down to whole latents, unless `width`
+and `height` are given to inpainting: code of 2022 scales its pictures itself. As in diffusers, what a mask keeps comes
+back as the autoencoder renders it.
+
+Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the watermark
+if they have at least 256 x 256 pixels. Raises `InputError` if a picture can't be decoded, or if `strength` leaves no
+step. The documentation of diffusers follows.
+"""
 
 
 @dataclass
@@ -51,40 +69,6 @@ class JapaneseStableDiffusionPipelineOutput(StableDiffusionPipelineOutput):
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__("images" if key == "sample" else key)
-
-
-class PipelineTokenizer:
-    """A `jsd.tokenizer.Tokenizer` with the methods of transformers' tokenizers that diffusers' pipelines call."""
-
-    added_tokens_encoder: Mapping[str, int] = {}  # textual inversions are not supported
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-        self.model_max_length = tokenizer.max_length
-
-    def __call__(self, text: str | Sequence[str], padding: str = "max_length", **_: Any) -> SimpleNamespace:
-        """Tokenize one text or several. Returns tensors `input_ids` and `attention_mask`, both (texts, tokens).
-
-        A text is cut off or padded to `model_max_length` tokens. With padding="longest" no text is cut off, and all are
-        padded to the length of the longest.
-        """
-        texts = [text] if isinstance(text, str) else text
-        rows = [[*self.tokenizer.encode(one), self.tokenizer.eos_id] for one in texts]
-        if padding == "longest":  # the pipeline compares these rows with the others, and warns of the text cut off
-            length = max(map(len, rows))
-            ids = torch.tensor([row + [self.tokenizer.pad_id] * (length - len(row)) for row in rows])
-        else:
-            ids = torch.tensor([self.tokenizer(one).ids for one in texts])
-        mask = torch.arange(ids.shape[1])[None] < torch.tensor([[len(row)] for row in rows])
-        return SimpleNamespace(input_ids=ids, attention_mask=mask.long())
-
-    def tokenize(self, text: str) -> list[str]:
-        """Split a text into its sentencepiece pieces, as strings."""
-        return self.tokenizer.pieces.encode(text, out_type=str)
-
-    def batch_decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Turn several lists of token ids back into texts."""
-        return [self.tokenizer.pieces.decode([int(i) for i in row]) for row in rows]
 
 
 class _Japanese:
@@ -99,134 +83,146 @@ class _Japanese:
         use_auth_token: bool | str | None = None,
         token: bool | str | None = None,
         revision: str | None = None,
-        dtype: torch.dtype | None = None,
-        torch_dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | Mapping[str, torch.dtype | str] | None = None,
+        torch_dtype: torch.dtype | str | Mapping[str, torch.dtype | str] | None = None,
+        variant: str | None = None,
+        device_map: str | int | torch.device | Mapping[str, Any] | None = None,
+        use_safetensors: bool | None = None,
         local_files_only: bool = False,
-        cache_dir: str | None = None,
+        force_download: bool = False,
+        proxies: Mapping[str, str] | None = None,
+        cache_dir: str | Path | None = None,
+        low_cpu_mem_usage: bool | None = None,
         **parts: Any,
     ) -> Self:
         """Load a model folder, or a repository of the hub ("owner/name"), which is fetched and converted once.
+
+        A folder of diffusers without a manifest is opened too, with a warning, if it holds safetensors only.
 
         `scheduler`: a scheduler of diffusers, by default the one in the model's manifest. It keeps its class and its
         settings, except for those of the noise the model was trained on.
         `token`: a token of the hub, by default HF_TOKEN or a saved login. `use_auth_token` is its name of 2022.
         `revision`: a branch, tag or commit of the repository. A branch or a tag is fetched anew in every call.
-        `dtype`: float32 by default. `torch_dtype` is its older name.
+        `dtype`: a floating-point type or its name, float32 by default. "auto" is the type that is stored. A dict has
+        one for each part, {"unet": torch.float16, "default": torch.float32}. `torch_dtype` is its older name.
+        `variant`: "fp16" opens the files `*.fp16.safetensors` of a folder without a manifest. Others have none.
+        `device_map`: the device of all parts, "cuda" for example. "balanced" is a GPU if there is one.
         `local_files_only`: fetch nothing. A repository that was fetched before is loaded from `weights/`.
-        `cache_dir`: has no effect. Calls of 2022 pass it.
+        `force_download`: fetch the repository again, even if it is in `weights/`.
+        `cache_dir`, `low_cpu_mem_usage`, `proxies`: have no effect, the last with a warning.
+        `use_safetensors`: None or True, because nothing else is read.
         `parts`: parts that replace the model's own, by their names in diffusers. `safety_checker=None` switches the
         safety checker off.
 
-        Raises `WeightsError` if the folder is missing or damaged, and `HubError` if the hub does not deliver the model.
+        Raises `InputError` for a value that is not allowed, `WeightsError` if the folder is missing or damaged, and
+        `HubError` if the hub does not deliver the model.
         """
         unknown = set(parts) - set(inspect.signature(cls.__init__).parameters) - {"self"}
         if unknown:
             raise TypeError(f"from_pretrained() has no argument {', '.join(sorted(unknown))}")
+        if use_safetensors is False:
+            raise InputError("use_safetensors", "False was given; nothing but safetensors is read, so leave it out")
+        if proxies:
+            warnings.warn("proxies has no effect; set the environment variable HTTPS_PROXY", stacklevel=2)
+        source = str(pretrained_model_name_or_path)
+        name, given = ("torch_dtype", torch_dtype) if dtype is None else ("dtype", dtype)
+        types_of(name, given, Path(source))  # a wrong one is reported before anything is fetched
+        device = device_of(device_map)
         token = use_auth_token if token is None else token
-        folder = _find(str(pretrained_model_name_or_path), revision, token, local_files_only)
-        checked = parts.get("safety_checker", True) is not None and (folder / "safety_checker").is_dir()
-        loaded = model.load(folder, dtype=dtype or torch_dtype or torch.float32, safety_checker=checked)
-        if scheduler is None:
-            scheduler = make_scheduler(loaded.defaults.scheduler, loaded.scheduler_config)
+        folder = find(source, revision, token, local_files_only, force_download)
+        types = types_of(name, given, folder)
+        if (folder / MANIFEST).is_file():
+            pipeline = open_verified(cls, folder, types, variant, scheduler, parts)
         else:
-            scheduler = _follow(scheduler, loaded.scheduler_config)
-        own = {
-            "vae": loaded.vae,
-            "text_encoder": loaded.text_encoder,
-            "tokenizer": PipelineTokenizer(loaded.tokenizer),
-            "unet": loaded.unet,
-            "scheduler": scheduler,
-            "safety_checker": loaded.safety_checker,
-            "feature_extractor": loaded.image_processor,
-            "requires_safety_checker": checked,
-        }
-        pipeline = cls(**own | parts)
+            pipeline = open_unverified(super().from_pretrained, folder, types, variant, scheduler, parts)
         pipeline.register_to_config(_name_or_path=str(folder.resolve()))
-        return pipeline
+        return pipeline if device is None else pipeline.to(device)
 
     def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, **options: Any) -> None:
         """Write a model folder that `from_pretrained` opens, here and in diffusers, and the server too.
 
-        See `jsd.genuine.saving.save_pipeline`. A pipeline with a tokenizer of another kind is saved as diffusers does.
+        See `jsd.genuine.saving.save_pipeline`. A pipeline with a tokenizer of another kind is saved as diffusers does,
+        without a manifest. Pickles are never written, whatever `safe_serialization` is.
         """
-        if not isinstance(self.tokenizer, PipelineTokenizer):
-            return super().save_pretrained(save_directory, safe_serialization, **options)
-        options["safe_serialization"] = safe_serialization
-        return save_pipeline(self, self.tokenizer.tokenizer, Path(save_directory), **options)
+        if not safe_serialization:
+            warnings.warn("safe_serialization=False: safetensors are written all the same, no pickles", stacklevel=2)
+        if isinstance(self.tokenizer, PipelineTokenizer):
+            return save_pipeline(self, Path(save_directory), **options)
+        super().save_pretrained(save_directory, **options)
+        return name_for_diffusers(Path(save_directory))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw pictures. The arguments are those of the diffusers pipeline. `init_image` is an older name of `image`.
+    def register_modules(self, **parts: Any) -> None:
+        """Make the parts attributes of the pipeline, as diffusers does, but with a scheduler of its own.
 
-        PIL pictures may have any mode. A PIL `image` is drawn at its own size, rounded down to whole latents, unless
-        `width` and `height` are given to inpainting: code of 2022 scales its pictures itself. As in diffusers, what a
-        mask keeps comes back as the autoencoder renders it.
-
-        Returns a `JapaneseStableDiffusionPipelineOutput`, or a tuple with `return_dict=False`. PIL pictures carry the
-        watermark if they have at least 256 x 256 pixels. Raises `InputError` if a picture can't be decoded, or if
-        `strength` leaves no step.
+        A scheduler keeps state while it draws. Two pipelines of the same parts would disturb each other in threads.
         """
+        if "scheduler" in parts:
+            parts["scheduler"] = copy.copy(parts["scheduler"])
+        super().register_modules(**parts)
+
+    def _draw(self, draw: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call `draw`, the `__call__` of a diffusers pipeline, and watermark its pictures. See `_drawing`."""
+        check_noise(type(self.scheduler).__name__, type(self.scheduler), self.scheduler.config)
         if type(self.scheduler) is LMSDiscreteScheduler:  # it leaves noise where the first steps are skipped
             self.scheduler = LinearMultistepScheduler.from_config(self.scheduler.config)
-        inputs = inputs_of(super().__call__, args, kwargs, self.vae_scale_factor)
+        inputs = inputs_of(draw, args, kwargs, self.vae_scale_factor)
         return_dict = inputs.pop("return_dict", True)
-        output = super().__call__(**inputs, return_dict=True)
+        output = draw(self._seen_by_diffusers(), **inputs, return_dict=True)
         pictures = output.images
         if isinstance(pictures, list):
             pictures = [watermark.embed(picture) for picture in pictures]
         output = JapaneseStableDiffusionPipelineOutput(pictures, output.nsfw_content_detected)
         return output if return_dict else output.to_tuple()
 
+    def _seen_by_diffusers(self) -> Any:
+        """Return the pipeline as the code of diffusers shall see it."""
+        return self
+
+
+def _drawing(draw: Callable[P, Any]) -> Callable[P, Any]:
+    """Return a `__call__` with the signature and documentation of `draw`, the `__call__` of a diffusers pipeline."""
+
+    @wraps(draw)
+    def __call__(self: _Japanese, *args: Any, **kwargs: Any) -> Any:
+        return self._draw(draw, args, kwargs)
+
+    __call__.__doc__ = f"{CALL}\n{inspect.cleandoc(draw.__doc__)}"
+    return __call__
+
 
 class JapaneseStableDiffusionPipeline(_Japanese, StableDiffusionPipeline):
     """Text to image: draws a prompt. See diffusers' `StableDiffusionPipeline` for the arguments of a call."""
+
+    __call__ = _drawing(StableDiffusionPipeline.__call__)
 
 
 class JapaneseStableDiffusionImg2ImgPipeline(_Japanese, StableDiffusionImg2ImgPipeline):
     """Image to image: changes a picture to fit a prompt. Arguments: see diffusers' `StableDiffusionImg2ImgPipeline`."""
 
+    __call__ = _drawing(StableDiffusionImg2ImgPipeline.__call__)
+
 
 class JapaneseStableDiffusionInpaintPipeline(_Japanese, StableDiffusionInpaintPipeline):
     """Inpainting: repaints the white part of a mask. For arguments see diffusers' `StableDiffusionInpaintPipeline`."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Repaint the white part of `mask_image`. Arguments and result: see `JapaneseStableDiffusionPipeline`."""
-        # diffusers reads the UNet's input channels to tell a model made for inpainting (9) from any other (4), and
-        # refuses all other numbers. So the config of any other model says 4 during the call.
-        own = self.unet.config
-        if own.in_channels == self.vae.config.latent_channels:
-            self.unet._internal_dict = FrozenDict({**own, "in_channels": 4})
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            self.unet._internal_dict = own
+    __call__ = _drawing(StableDiffusionInpaintPipeline.__call__)
+
+    def _seen_by_diffusers(self) -> Any:
+        """Return the pipeline with a UNet of 4 input channels, if the latents have another number of them.
+
+        diffusers reads it in the UNet's config to tell a model made for inpainting (9) from any other (4), and refuses
+        all other numbers. The UNet itself may be drawing in another thread, so nothing in it is changed.
+        """
+        config = self.unet.config
+        if config.in_channels in (4, 9) or config.in_channels != self.vae.config.latent_channels:
+            return self
+        return View(self, unet=View(self.unet, config=View(config, in_channels=4)))
 
 
-def _find(source: str, revision: str | None, token: bool | str | None, local_files_only: bool) -> Path:
-    """Return the path of a model folder. `source` is that folder, or a repository, which is fetched if necessary."""
-    if Path(source).is_dir():
-        if not (Path(source) / MANIFEST).is_file():
-            raise WeightsError(f"{source}: has no {MANIFEST}; convert it first with python -m jsd weights convert")
-        return Path(source)
-    if source.count("/") != 1:
-        raise WeightsError(f"{source}: neither a folder nor the name of a repository, such as {hub.GENUINE}")
-    folder = manifest.ROOT / source.rpartition("/")[2]
-    hub.check_origin(folder, source)
-    origin = hub.origin_of(folder)
-    # A commit never changes. A branch or a tag may have moved, so the hub is asked again.
-    if origin is not None and (revision is None or origin.endswith(f" at {revision}")):
-        return folder
-    if local_files_only:
-        raise WeightsError(f"{source}: not in {folder}, and local_files_only forbids fetching it")
-    hub.pull(source, folder, revision, token if isinstance(token, str) else None, report=print)
-    return folder
-
-
-def _follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
-    """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if that changes it."""
-    wanted = {key: config[key] for key in NOISE if config.get(key) is not None}
-    differ = {key: value for key, value in wanted.items() if scheduler.config.get(key) != value}
-    if not differ:
-        return scheduler
-    settings = ", ".join(f"{key}={value!r}" for key, value in differ.items())
-    warnings.warn(f"{type(scheduler).__name__}: changed to {settings}, which this model was trained with", stacklevel=3)
-    return type(scheduler).from_config({**scheduler.config, **differ})
+# diffusers' AutoPipelines find the pipeline of a task by the name of the class that they are given.
+for mapping, kind in (
+    (AUTO_TEXT2IMAGE_PIPELINES_MAPPING, JapaneseStableDiffusionPipeline),
+    (AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, JapaneseStableDiffusionImg2ImgPipeline),
+    (AUTO_INPAINT_PIPELINES_MAPPING, JapaneseStableDiffusionInpaintPipeline),
+):
+    mapping["japanese-stable-diffusion"] = kind

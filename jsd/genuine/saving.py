@@ -11,25 +11,24 @@ from typing import Any
 from diffusers import DiffusionPipeline, SchedulerMixin
 
 from jsd.errors import InputError, WeightsError, shown
-from jsd.genuine.configs import NOISE, tokenizer_config
+from jsd.genuine.configs import NOISE
 from jsd.genuine.folder import LICENCES, new_folder, save_part, write_index, write_json, write_manifest
 from jsd.manifest import MANIFEST, read_json
 from jsd.model import PARTS
 from jsd.schedulers import SCHEDULERS
-from jsd.tokenizer import Tokenizer
 
 
-def save_pipeline(pipeline: DiffusionPipeline, tokenizer: Tokenizer, folder: Path, **options: Any) -> None:
-    """Write the parts of `pipeline`, and the `tokenizer` it uses, to a model folder: whole or not at all.
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path, **options: Any) -> None:
+    """Write the parts of `pipeline`, whose tokenizer is a `PipelineTokenizer`, to a model folder: whole or not at all.
 
     A model in `folder` is replaced. If the folder that the pipeline was loaded from is still there, its defaults and
     its licence are copied. `options` are other arguments of diffusers' `save_pretrained`.
 
     Raises `InputError` for an option that would write files that are not read here, and `WeightsError` if a part has an
-    adapter beside its weights, or if `folder` holds anything but a model. Raises `OSError` if the disk is full.
+    adapter beside its weights, if the tokenizer has added tokens, or if `folder` holds anything but a model. Raises
+    `OSError` if the disk is full.
     """
     for name, plain in (
-        ("safe_serialization", True),
         ("variant", None),
         ("push_to_hub", False),
         ("use_flashpack", False),
@@ -38,6 +37,10 @@ def save_pipeline(pipeline: DiffusionPipeline, tokenizer: Tokenizer, folder: Pat
             raise InputError(
                 name, f"{shown(options[name])} was given; leave it out, only plain safetensors are written"
             )
+    if pipeline.tokenizer.added:
+        tokens = shown(", ".join(pipeline.tokenizer.added))
+        advice = "call unload_textual_inversion() before"
+        raise WeightsError(f"the tokenizer has the added tokens {tokens}, which a model folder can't hold; {advice}")
     opened = pipeline.config.get("_name_or_path")
     source = Path(opened) if opened and (Path(opened) / MANIFEST).is_file() else None
     about = read_json(source / MANIFEST) if source else {}
@@ -50,9 +53,7 @@ def save_pipeline(pipeline: DiffusionPipeline, tokenizer: Tokenizer, folder: Pat
             save_part(model, work / part)
         if "safety_checker" in parts:
             pipeline.feature_extractor.save_pretrained(work / "feature_extractor")
-        (work / "tokenizer").mkdir()
-        (work / "tokenizer" / "spiece.model").write_bytes(tokenizer.pieces.serialized_model_proto())
-        write_json(work / "tokenizer" / "tokenizer_config.json", tokenizer_config(tokenizer))
+        pipeline.tokenizer.save_pretrained(work / "tokenizer")
         sampler = _save_scheduler(pipeline.scheduler, work / "scheduler")
         for file in [file for pattern in LICENCES for file in source.glob(pattern)] if source else []:
             shutil.copyfile(file, work / file.name)
@@ -64,6 +65,12 @@ def save_pipeline(pipeline: DiffusionPipeline, tokenizer: Tokenizer, folder: Pat
             source=f"saved from {about.get('name', 'a pipeline')}",
             licence=about.get("licence", "that of the model it was made from"),
         )
+
+
+def name_for_diffusers(folder: Path) -> None:
+    """Name the pipeline in the index of a folder as diffusers does, so that its `DiffusionPipeline` opens it."""
+    index = read_json(folder / "model_index.json")
+    write_json(folder / "model_index.json", {**index, "_class_name": index["_class_name"].removeprefix("Japanese")})
 
 
 def _save_scheduler(scheduler: SchedulerMixin, folder: Path) -> str | None:

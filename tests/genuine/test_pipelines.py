@@ -16,7 +16,6 @@ from PIL import Image
 import jsd
 from jsd import manifest, sampling, watermark
 from jsd.errors import WeightsError
-from jsd.genuine.pipelines import PipelineTokenizer
 from jsd.request import Request
 from tests.fakes import psnr
 from tests.genuine.hub import SHA, Hub, environment, serve
@@ -159,15 +158,6 @@ def test_a_prompt_that_is_too_long_causes_a_warning(tiny_folder, caplog):
         draw(pipe, "猫の肖像画 油絵 " * 20, num_inference_steps=1)
     assert "truncated" in caplog.text
     assert "油絵" in caplog.text
-
-
-def test_the_tokenizer_gives_the_ids_of_the_models_tokenizer(components):
-    tokenizer = PipelineTokenizer(components.tokenizer)
-    rows = tokenizer(["猫", "富士山 水彩画"], padding="max_length", return_tensors="pt", truncation=True)
-    assert rows.input_ids.tolist() == [components.tokenizer(text).ids for text in ("猫", "富士山 水彩画")]
-    used = [components.tokenizer(text).used + 1 for text in ("猫", "富士山 水彩画")]
-    assert rows.attention_mask.sum(1).tolist() == used
-    assert tokenizer(["猫", "富士山 水彩画"], padding="longest").input_ids.shape == (2, max(used))
 
 
 def test_a_repository_is_fetched_and_converted_once(old, connect, tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def test_an_adapter_has_to_be_merged_or_taken_off_first(tiny_folder, components,
     assert all(torch.allclose(stored[name], merged[name], atol=1e-5) for name in merged)
 
 
-@pytest.mark.parametrize("option", [{"safe_serialization": False}, {"variant": "fp16"}, {"push_to_hub": True}])
+@pytest.mark.parametrize("option", [{"variant": "fp16"}, {"push_to_hub": True}])
 def test_options_for_files_that_are_not_read_here_are_refused(option, tiny_folder, tmp_path):
     (name,) = option
     with pytest.raises(InputError, match=f"{name}: .* was given; leave it out"):
