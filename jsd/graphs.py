@@ -15,7 +15,9 @@ import torch
 
 from jsd.device import is_out_of_memory
 
-ROWS = (1, 2, 3, 4, 6, 8, 12, 16)  # the sizes of recorded calls. Larger calls keep a GPU busy without a graph.
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # the sizes of recorded calls
+LARGE = 200_000_000  # parameters. With so many, calls of more than LARGE_ROWS keep a GPU busy without a graph.
+LARGE_ROWS = 16
 MOST_GRAPHS = 24
 TRIES = 3  # of recording a call when memory is short
 
@@ -44,15 +46,19 @@ class GraphedUNet:
     those used last. Where recording fails, the kind runs without a graph from then on. If memory was short, recording
     is tried again, TRIES times in all.
 
+    Calls of up to `graphed_rows` rows are recorded (see `rows_to_record`).
+
     A graph reads the weights where they lay when it was recorded. So it sees what an adapter changes in place.
     """
 
-    graphed_rows = ROWS[-1]
-
     def __init__(
-        self, unet: torch.nn.Module, record: Callable[[Call], tuple[Replay, torch.Tensor]], most: int = MOST_GRAPHS
+        self,
+        unet: torch.nn.Module,
+        record: Callable[[Call], tuple[Replay, torch.Tensor]],
+        graphed_rows: int = LARGE_ROWS,
+        most: int = MOST_GRAPHS,
     ):
-        self.unet, self.config = unet, unet.config
+        self.unet, self.config, self.graphed_rows = unet, unet.config, graphed_rows
         self._record, self._most = record, most
         self._graphs: OrderedDict[tuple, Graph] = OrderedDict()
         self._seen: set[tuple] = set()
@@ -68,7 +74,7 @@ class GraphedUNet:
         width). Nothing else may be asked for.
         """
         n, scale = len(x), math.ceil(x.shape[-2] * x.shape[-1] / self._area)
-        rows = next((rows for rows in ROWS if rows >= n and rows * scale <= ROWS[-1]), None)
+        rows = next((rows for rows in ROWS if rows >= n and rows * scale <= self.graphed_rows), None)
         kind = (rows, x.shape[1:], context.shape[1:], x.dtype)
         if rows is None or self._failed[kind] >= TRIES:
             return self.unet(x, t, context, return_dict=False)
@@ -99,6 +105,12 @@ class GraphedUNet:
             print(f"no CUDA graph of {kind[0]} rows: {type(error).__name__}; they run without one", file=sys.stderr)
             return None
         return Graph(*places, eps, replay)
+
+
+def rows_to_record(unet: torch.nn.Module) -> int:
+    """Return up to how many rows a call of this UNet is worth recording."""
+    large = sum(parameter.numel() for parameter in unet.parameters()) >= LARGE
+    return LARGE_ROWS if large else ROWS[-1]
 
 
 class CudaRecorder:

@@ -80,9 +80,9 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
             _compile(components)
             facts.append("compiled")
         if graphed and device.type == "cuda":
-            from jsd.graphs import CudaRecorder, GraphedUNet
+            from jsd.graphs import CudaRecorder, GraphedUNet, rows_to_record
 
-            components.unet = GraphedUNet(components.unet, CudaRecorder(device))
+            components.unet = GraphedUNet(components.unet, CudaRecorder(device), rows_to_record(components.unet))
             facts.append("CUDA graphs")
         print(", ".join(facts), flush=True)
         return components

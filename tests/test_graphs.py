@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from jsd.graphs import ROWS, TRIES, CudaRecorder, GraphedUNet
+from jsd.graphs import LARGE, LARGE_ROWS, TRIES, CudaRecorder, GraphedUNet, rows_to_record
 from jsd.sampling import generate
 from tests.engine.conftest import CAT
 from tests.fakes import psnr
@@ -67,13 +67,24 @@ def test_a_result_is_not_overwritten_by_the_next_call(unet):
 @torch.no_grad()
 def test_large_calls_and_other_sizes_have_no_part_in_a_graph(unet, recorder, spied):
     for _ in range(3):
-        unet(*inputs(ROWS[-1] + 1))
+        unet(*inputs(LARGE_ROWS + 1))
     assert recorder.recorded == 0
     for side in (4, 6):
         for _ in range(2):
             unet(*inputs(2, side=side))
     assert recorder.recorded == 2
     assert spied.unet.calls[-1] == 2
+
+
+@torch.no_grad()
+def test_more_rows_of_a_small_unet_are_recorded(spied, recorder, components):
+    small, large = components.unet, torch.nn.Linear(LARGE // 1000, 1000, device="meta")
+    assert rows_to_record(large) == LARGE_ROWS < rows_to_record(small)
+    unet = GraphedUNet(spied.unet, recorder, rows_to_record(small))
+    for _ in range(3):
+        (eps,) = unet(*inputs(LARGE_ROWS + 1))
+    assert torch.allclose(eps, small(*inputs(LARGE_ROWS + 1), return_dict=False)[0], atol=1e-5)
+    assert recorder.recorded == 1
 
 
 @torch.no_grad()
