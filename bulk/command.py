@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--actors",
         type=_positive,
         metavar="N",
-        help="engines (default: one a GPU, or else as cores and memory allow)",
+        help="processes that draw (default: one a GPU, or else as cores and memory allow)",
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine alone)")
     parser.add_argument(
@@ -67,14 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
         done = output.done_of(rows, count)
-        rows = [row for row in rows if row.number not in done]
+        left = sum(row.number not in done for row in rows)
         problems = [problem for problem in problems if problem.row not in done]
-        print(f"{count} rows: {len(done)} drawn before, {len(rows)} to draw", flush=True)
+        print(f"{count} rows: {len(done)} drawn before, {left} to draw", flush=True)
         _show(problems)
         output.write_errors(problems)
-        if rows:
+        if left:
             try:
-                found = loop.draw(rows, output, arguments.actors, arguments.address)
+                found = loop.draw(rows, done, output, arguments.actors, arguments.address)
             except KeyboardInterrupt:
                 print("stopped; the same command goes on from here", file=sys.stderr)
                 return STOPPED

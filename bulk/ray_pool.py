@@ -1,7 +1,7 @@
 """Draw batches of rows on this machine's or a cluster's processors with Ray Data. The only module that imports ray.
 
-Every actor has an engine of its own, on a GPU of its own where there is one. Two batches are with an actor at a time,
-so that its engine begins one while it ends the other. Pictures come back through Ray's object store, and only the
+Every actor has a model of its own, on a GPU of its own where there is one. Two batches are with an actor at a time,
+so that it draws one while it writes the files of the other. Pictures come back through Ray's object store, and only the
 process that started the run writes them. When an actor dies, Ray starts it again and repeats its batches. A batch that
 RETRIES more actors have died of is left out.
 """
