@@ -67,10 +67,10 @@ def test_parts_are_written_when_they_are_old_enough_and_numbered_on(tmp_path):
         assert output.done_of(rows(1, 2, 3, 4), 4) == {1, 2, 3}
 
 
-@pytest.mark.parametrize("as_files", [True, False])
-def test_what_a_killed_run_left_without_a_table_is_replaced(tmp_path, as_files):
+@pytest.mark.parametrize(("before", "as_files"), [(True, True), (True, False), (False, True), (False, False)])
+def test_what_a_killed_run_left_without_a_table_is_removed(tmp_path, before, as_files):
     out = tmp_path / "out"
-    with open_output(out, as_files, seconds=0) as output:
+    with open_output(out, before, seconds=0) as output:
         output.add(table(drawing(1)))
     (out / "table" / "00000.parquet").unlink()
     (out / "table" / f".{'a' * 16}.part.parquet").write_bytes(b"half")
@@ -91,6 +91,19 @@ def test_rows_of_another_run_are_refused(tmp_path):
             with pytest.raises(InputError, match="--to: row 2 was drawn from other inputs"):
                 output.done_of(others, count)
         assert output.done_of(rows(1), 2) == {2}  # row 2 can't be read any more, but is drawn
+
+
+@pytest.mark.parametrize("content", [b"half", None])
+def test_a_table_that_can_not_be_read_is_named(tmp_path, content):
+    out = tmp_path / "out"
+    with open_output(out, as_files=False, seconds=0) as output:
+        output.add(table(drawing(1)))
+        if content:
+            (out / "table" / "00000.parquet").write_bytes(content)
+        else:
+            parquet.write_table(pa.table({"mine": [1]}), out / "table" / "mine.parquet")
+        with pytest.raises(InputError, match=r"--to: table/.*parquet can't be read .*; remove it"):
+            output.done_of(rows(1), 1)
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
