@@ -22,9 +22,9 @@ EMPTY_LORA = (2).to_bytes(8, "little") + b"{}"  # stands in for an adapter that 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`number` counts the file's rows from 1. `inputs` is a JSON object: the request's inputs that are not None, a file as
-    its absolute path and its sha256. `pictures` is its num_outputs. `digest` differs between rows that give other
-    pictures: it is of the model, the inputs and the content of the files.
+    """`number` counts the file's rows from 1. `inputs` is a JSON object: the request's inputs that are not None, each
+    file as its absolute path and its sha256. `pictures` is its num_outputs. `digest` differs between rows that give
+    other pictures: it is of the model, the inputs and the content of the files.
     """
 
     number: int

@@ -8,6 +8,7 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,11 @@ from tests.fakes import flip_last_bit, psnr
 
 def ask(**inputs: object) -> str:
     return json.dumps({"prompt": "猫", "seed": 1, **inputs})
+
+
+def sent(file: str | Path) -> tuple[str, str]:
+    """A file as a row sends it: its path and its hash."""
+    return str(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def drawn(components: Components, batch: list[tuple[int, str, str]]) -> list[dict]:
@@ -53,7 +59,7 @@ def test_each_row_has_the_pictures_of_its_seed(components):
 
 def test_a_row_that_fails_says_why_and_the_others_are_drawn(spied):
     spied.unet.broken = lambda x: x.shape[-1] == 5
-    batch = [(1, "a", ask(width=65)), (2, "b", ask()), (3, "c", ask(width=80)), (4, "d", ask(image=__file__))]
+    batch = [(1, "a", ask(width=65)), (2, "b", ask()), (3, "c", ask(width=80)), (4, "d", ask(image=sent(__file__)))]
     found = {f["row"]: f for f in drawn(spied, batch)}
     assert (found[1]["status"], found[1]["input"]) == ("failed", "width")
     assert found[1]["reason"].startswith("65 was given; this model draws multiples of 16")
@@ -71,7 +77,7 @@ def test_each_row_has_its_own_adapter_or_none(tiny_folder, tmp_path):
     save_file({key.replace("down_blocks_0", "down_blocks_7"): tensors[key] for key in tensors}, tmp_path / "other")
     next(iter(tensors.values()))[0] = torch.nan
     save_file(tensors, tmp_path / "nan")
-    asked = [ask(lora=str(file), lora_scale=0.5) for file in (*files, tmp_path / "other", tmp_path / "nan")]
+    asked = [ask(lora=sent(file), lora_scale=0.5) for file in (*files, tmp_path / "other", tmp_path / "nan")]
     batch = [(number, "", inputs) for number, inputs in enumerate([*asked, ask()], 1)]
     found = {f["row"]: f for f in drawn(loaded, batch)}
     alone = {n: sampling.generate(loaded, make_request(inputs)).images[0] for n, _, inputs in batch if n not in (4, 5)}
@@ -93,7 +99,7 @@ def test_adapters_that_memory_has_no_room_for_together_follow_each_other(tiny_fo
     files = [tmp_path / f"{number}.safetensors" for number in range(8)]
     for number, file in enumerate(files):
         file.write_bytes(adapter(loaded, number))
-    batch = [(number, "", ask(lora=str(file))) for number, file in enumerate(files)]
+    batch = [(number, "", ask(lora=sent(file))) for number, file in enumerate(files)]
     assert [row["status"] for row in drawn(loaded, batch)] == ["drawn"] * 8
 
 
@@ -102,7 +108,7 @@ def test_a_batch_gives_the_same_bits_whatever_else_the_actor_draws(tiny_folder, 
     files = [tmp_path / f"{number}.safetensors" for number in range(2)]
     for number, file in enumerate(files):
         file.write_bytes(adapter(components, number))
-    kinds = [{}, {"width": 80}, {"num_inference_steps": 3}, *({"lora": str(file)} for file in files)]
+    kinds = [{}, {"width": 80}, {"num_inference_steps": 3}, *({"lora": sent(file)} for file in files)]
     batches = [[(n, "", ask(seed=n, **kinds[n % 5])) for n in range(first, first + 7)] for first in (0, 7)]
     environment = {"JSD_WEIGHTS": str(tiny_folder), "JSD_DEVICE": "cpu", "JSD_MAX_BATCH": "8"}
     with pytest.MonkeyPatch.context() as patch:
