@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the prompts. Returns the exit code: 1 if a row has no picture. Raises `JSDError` and `OSError`."""
+    try:
+        return _draw(arguments)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+
+
+def _draw(arguments: argparse.Namespace) -> int:
     rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
     count = len(rows) + len(problems)
     if not count:
@@ -73,11 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         _show(problems)
         output.write_errors(problems)
         if left:
-            try:
-                found = loop.draw(rows, done, output, arguments.actors, arguments.address)
-            except KeyboardInterrupt:
-                print("stopped; the same command goes on from here", file=sys.stderr)
-                return STOPPED
+            found = loop.draw(rows, done, output, arguments.actors, arguments.address)
             _show(found)
             problems += found
         if file := output.write_errors(problems):

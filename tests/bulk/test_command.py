@@ -17,6 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from bulk import prompts
 from bulk.command import read_rows
 from bulk.rows import batches_of, make_request
 from jsd import cli
@@ -46,6 +47,15 @@ def test_a_file_that_can_not_be_drawn_is_refused_and_nothing_is_written(tmp_path
     assert cli.main(["bulk", str(tmp_path / name), "--to", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_run_that_is_stopped_while_it_reads_says_so(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prompts, "read", stop)
+    assert cli.main(["bulk", str(tmp_path / "a.txt"), "--to", str(tmp_path / "out")]) == 130
+    assert "stopped" in capsys.readouterr().err
 
 
 @pytest.mark.slow
