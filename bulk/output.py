@@ -31,7 +31,7 @@ from pyarrow import parquet
 
 from bulk.drawing import COLUMNS
 from bulk.rows import Problem, Row
-from jsd.atomic import atomic_file
+from jsd.atomic import atomic_file, named
 from jsd.errors import InputError, shown
 
 PART_ROWS = 1000  # pictures
@@ -159,10 +159,12 @@ def _write_shard(place: Path, pictures: pa.Table) -> None:
 def _write_files(place: Path, pictures: pa.Table) -> None:
     """Write the drawn pictures as files into the folder `place`, which appears whole."""
     part = place.with_name(f".{secrets.token_hex(8)}.part")
+    _remove(place)  # of a try whose table could not be written
     part.mkdir()
     try:
-        for name, content in _contents(pictures, sidecars=False):
-            (part / name).write_bytes(content)
+        with named(place):
+            for name, content in _contents(pictures, sidecars=False):
+                (part / name).write_bytes(content)
         os.rename(part, place)
     finally:
         _remove(part)

@@ -14,6 +14,7 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap
 
 from pyarrow import parquet
 
+from bulk import output as output_module
 from bulk.drawing import DRAWINGS
 from bulk.output import open_output
 from bulk.rows import Problem, Row
@@ -129,15 +130,28 @@ def test_the_table_of_errors_is_there_while_there_are_any(tmp_path):
         assert not file.exists()
 
 
-def test_a_full_disk_leaves_no_half_part(tmp_path, monkeypatch):
-    from bulk import output as module
+@pytest.mark.parametrize("as_files", [True, False])
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_part_that_a_full_disk_has_no_room_for_is_tried_again_at_the_end(tmp_path, monkeypatch, as_files, tries):
+    left, write = iter(range(tries)), parquet.write_table
 
     def full(*arguments):
+        if next(left, None) is not None:
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(output_module.parquet, "write_table", full)
+    with pytest.raises(OSError, match="No space left.*table/00000"), open_output(tmp_path / "out", as_files, 0) as out:
+        out.add(table(drawing(1)))
+    with open_output(tmp_path / "out", as_files, 0) as out:
+        assert out.done_of(rows(1), 1) == ({1} if tries == 1 else set())
+
+
+def test_a_full_disk_is_named_with_the_folder_of_the_pictures(tmp_path, monkeypatch):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.parquet, "write_table", full)
-    with pytest.raises(OSError, match="No space left"), open_output(tmp_path / "out", False, 0) as output:
-        output.add(table(drawing(1)))
-    monkeypatch.undo()
-    with open_output(tmp_path / "out", False, 0) as output:
-        assert output.done_of(rows(1), 1) == set()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left.*pictures/00000"), open_output(tmp_path / "out", True, 0) as out:
+        out.add(table(drawing(1)))
+    assert names(tmp_path / "out") == [".jsd-bulk"]
