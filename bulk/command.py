@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--actors",
         type=_positive,
         metavar="N",
-        help="engines (default: one a GPU, or else as cores and memory allow)",
+        help="processes that draw (default: one a GPU, or else as cores and memory allow)",
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine alone)")
     parser.add_argument(
@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the prompts. Returns the exit code: 1 if a row has no picture. Raises `JSDError` and `OSError`."""
+    try:
+        return _draw(arguments)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+
+
+def _draw(arguments: argparse.Namespace) -> int:
     rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
     count = len(rows) + len(problems)
     if not count:
@@ -67,17 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
         done = output.done_of(rows, count)
-        rows = [row for row in rows if row.number not in done]
+        left = sum(row.number not in done for row in rows)
         problems = [problem for problem in problems if problem.row not in done]
-        print(f"{count} rows: {len(done)} drawn before, {len(rows)} to draw", flush=True)
+        print(f"{count} rows: {len(done)} drawn before, {left} to draw", flush=True)
         _show(problems)
         output.write_errors(problems)
-        if rows:
-            try:
-                found = loop.draw(rows, output, arguments.actors, arguments.address)
-            except KeyboardInterrupt:
-                print("stopped; the same command goes on from here", file=sys.stderr)
-                return STOPPED
+        if left:
+            found = loop.draw(rows, done, output, arguments.actors, arguments.address)
             _show(found)
             problems += found
         if file := output.write_errors(problems):

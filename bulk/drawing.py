@@ -1,4 +1,4 @@
-"""Draw rows with an engine, and give each picture, or the reason why there is none, as a row of a table.
+"""Draw rows, and give each picture, or the reason why there is none, as a row of a table.
 
 `Drawer` is what an actor of Ray runs. It needs no ray.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,7 +21,8 @@ from jsd.errors import JSDError, NSFWError, QueueFullError, SettingError
 from jsd.request import Request
 
 if TYPE_CHECKING:  # torch takes seconds, and only actors need it
-    from jsd.engine import Engine
+    from jsd.batch import Ticket
+    from jsd.model import Components
     from jsd.result import Result
 
 DRAWN, FLAGGED, FAILED = "drawn", "flagged", "failed"
@@ -62,21 +63,27 @@ DRAWINGS = pa.schema(
 
 
 class Drawer:
-    """Draws batches of rows with one engine, which several threads may share."""
+    """Draws batches of rows with one model. While it draws one, callers write the files of others."""
 
     def __init__(self, environment: Mapping[str, str], model: str):
         """Load the model that the settings in `environment` (JSD_...) choose. It has to be `model`, a `model_digest`.
 
-        If that fails, every batch says why. If the engine is lost, the process ends, and Ray starts another.
+        If that fails, every batch says why. If the GPU is lost, the process ends, and Ray starts another.
         """
         from jsd import settings
 
         os.environ.update(environment)
         self.reason = ""
+        # No other thread calls the model, so batches never mix. OpenMP, too, keeps workers for each thread that does.
+        self._thread = ThreadPoolExecutor(1, "jsd-draw")
         try:
             if model_digest() != model:
                 raise SettingError("JSD_WEIGHTS, JSD_LORA: this machine has another model than the one that began")
-            self.engine = settings.make_engine(lambda error: os._exit(1))
+            self._components = self._thread.submit(settings.load_components).result()
+            from jsd import device  # `settings` says how torch is to be imported
+
+            rows = settings.max_batch_rows()
+            self._max_rows = rows or self._thread.submit(device.max_batch_rows, self._components).result()
         except (JSDError, OSError) as error:
             self.reason = str(error)
 
@@ -86,54 +93,100 @@ class Drawer:
         """
         if self.reason:
             return pa.Table.from_pylist([{"status": NO_MODEL, "reason": self.reason}], schema=DRAWINGS)
-        return draw(self.engine, json.loads(batch["rows"][0].as_py()))
+        rows = json.loads(batch["rows"][0].as_py())
+        try:
+            drawn = self._thread.submit(draw, self._components, rows, self._max_rows).result()
+        except Exception:  # noqa: BLE001 - nothing can be drawn any more
+            os._exit(1)
+        return table_of(drawn, self._components.name)
 
 
-def draw(engine: Engine, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
-    """Draw rows (number, digest, inputs) together. Returns a table of DRAWINGS: for each row its pictures, or why not.
+@dataclass(frozen=True)
+class Drawn:
+    """A row that was drawn, or that failed. `request` is None if it can't even be read."""
 
-    Raises nothing for a row that can't be drawn, or whose pictures the safety checker flags.
+    number: int
+    digest: str
+    request: Request | None
+    future: Future[Result]
+
+
+def draw(components: Components, rows: Sequence[tuple[int, str, str]], max_rows: int | None = None) -> list[Drawn]:
+    """Draw rows (number, digest, inputs) together, with at most `max_rows` samples in a UNet call.
+
+    Which rows share a call depends on these rows alone, not on time. So they give the same pictures to the last bit
+    when they are drawn again. An error of a row is that of its future. Raises an error only if the GPU is lost.
     """
-    found: list[dict[str, Any]] = []
-    started: deque[tuple[int, str, Request, Future[Result]]] = deque()
+    from jsd import sampling
+    from jsd.batch import Batch, Ticket
+    from jsd.device import released
+
+    batch = Batch(components, max_rows)
+    waiting: deque[Ticket] = deque()
 
     def finish() -> None:
-        """Wait for the row that was started first. Nothing holds its adapter afterwards."""
-        number, digest, request, future = started.popleft()
-        try:
-            pictures = _pictures(request, future)
-        except Exception as error:  # noqa: BLE001 - it belongs to this row
-            found.append(_failed(number, error))
-        else:
-            common = {name: getattr(request, name) for name in COLUMNS.names if hasattr(request, name)}
-            common |= {"row": number, "digest": digest, "model": engine.components.name}
-            common["lora"] = request.lora and request.lora.sha256[:12]
-            found.extend(common | picture for picture in pictures)
+        """Draw the rows that wait. Nothing holds their adapters afterwards."""
+        while waiting or batch.tickets:
+            while waiting and batch.has_room(waiting[0]):
+                batch.active.append(waiting.popleft())
+            batch.prepare()
+            if batch.active:
+                batch.tick()
+            if batch.decoding:
+                batch.decode(deliver)
 
-    def start(number: int, digest: str, inputs: str) -> None:
+    def deliver(ticket: Ticket) -> None:
+        result = sampling.seal(components, ticket.job)
+        ticket.settle(replace(result, request=_without_matrices(result.request)))
+
+    def start(inputs: str) -> None:
         request = make_request(inputs)
-        while True:
-            try:
-                resolved = engine.resolve(request)
-                return started.append((number, digest, resolved, engine.submit(resolved)))
-            except QueueFullError:  # the engine's queue, or its memory for adapters
-                if started:
-                    finish()
-                else:
-                    time.sleep(0.05)  # the other thread's rows have it
-
-    for row in rows:
         try:
-            start(*row)
-        except JSDError as error:
-            found.append(_failed(row[0], error))
-    while started:
-        finish()
+            request = sampling.resolve(components, request)
+        except QueueFullError:  # there is no memory for its adapter beside those of the rows that wait
+            finish()
+            request = sampling.resolve(components, request)
+        waiting.append(Ticket(request, None, components.defaults))
+
+    drawn = []
+    for number, digest, inputs in rows:
+        try:
+            start(inputs)
+        except Exception as error:  # noqa: BLE001 - it belongs to this row
+            request, future = None, Future()
+            future.set_exception(released(error))
+        else:
+            request, future = _without_matrices(waiting[-1].request), waiting[-1].future
+        drawn.append(Drawn(number, digest, request, future))
+    finish()
+    return drawn
+
+
+def _without_matrices(request: Request) -> Request:
+    """Return a request with the hash alone of its adapter, whose memory can be freed then."""
+    from jsd.adapters import Adapter
+
+    return replace(request, lora=request.lora and Adapter(request.lora.sha256, {}))
+
+
+def table_of(drawn: Sequence[Drawn], model: str) -> pa.Table:
+    """Return a table of DRAWINGS: for each row its pictures, drawn or flagged, or why there are none."""
+    found: list[dict[str, Any]] = []
+    for row in drawn:
+        try:
+            pictures = _pictures(row.request, row.future)
+        except Exception as error:  # noqa: BLE001 - it belongs to this row
+            found.append(_failed(row.number, error))
+        else:
+            common = {name: getattr(row.request, name) for name in COLUMNS.names if hasattr(row.request, name)}
+            common |= {"row": row.number, "digest": row.digest, "model": model}
+            common["lora"] = row.request.lora and row.request.lora.sha256[:12]
+            found.extend(common | picture for picture in pictures)
     return pa.Table.from_pylist(found, schema=DRAWINGS)
 
 
 def _pictures(request: Request, future: Future[Result]) -> list[dict[str, Any]]:
-    """Wait for a request's pictures. Returns what differs between them: seed, status, and the file of a drawn one."""
+    """Return what differs between a request's pictures: seed, status, and the file of a drawn one."""
     from jsd import images
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as compute
@@ -19,7 +19,7 @@ from bulk.rows import Problem, Row, batches_of, model_digest
 from jsd.manifest import find_weights
 from jsd.settings import max_batch_rows
 
-# The most UNet rows that `jsd.device` puts into a call. A batch has as many, so that it fills an engine.
+# The most UNet rows that `jsd.device` puts into a call. A batch has as many, so that it fills one.
 CPU_ROWS, GPU_ROWS = 16, 64
 DIED = "its process died each time (of too little memory?); run the command again, or leave the row out"
 
@@ -59,29 +59,35 @@ class Tally:
         return text
 
 
-def draw(rows: Sequence[Row], output: Output, actors: int | None, address: str | None) -> list[Problem]:
-    """Draw rows into the folder of a run, with a progress bar on stderr. Returns why some of them can't be drawn.
+def draw(
+    rows: Sequence[Row], done: Collection[int], output: Output, actors: int | None, address: str | None
+) -> list[Problem]:
+    """Draw the rows whose numbers are not in `done` into the folder of a run, with a progress bar on stderr. Returns
+    why some of them can't be drawn.
 
-    Raises `InputError` for `actors` and `address`, and the errors of `settings.make_engine`.
+    All rows are put into batches, so that a row has the same company in every run. A batch is in the folder whole, but
+    for rows that failed.
+
+    Raises `InputError` for `actors` and `address`, and the errors of `settings.load_components`.
     """
     unet_rows = max_batch_rows()
     weights = find_weights().absolute()
     print(f"weights {weights}; Ray starts, then each actor loads them: this takes seconds", flush=True)
     environment, model, began = _settings(), model_digest(), time.monotonic()
     problems: list[Problem] = []
-    missing = {row.number for row in rows}
+    missing = {row.number for row in rows} - set(done)
+    count = len(missing)
     with ray_pool.quiet() as terminal, ray_pool.running(address):
         on_gpus = (os.environ.get("JSD_DEVICE") or "cuda").startswith("cuda")
         pool = share(ray_pool.machines(), actors, on_gpus, memory_of(weights))
         tally = Tally(began, steady=pool.actors * ray_pool.IN_FLIGHT)
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
-        batches = [
-            json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches_of(rows, unet_rows)
-        ]
-        with tqdm(total=len(rows), unit="row", file=terminal) as bar:
+        batches = [[row for row in batch if row.number in missing] for batch in batches_of(rows, unet_rows)]
+        batches = [json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches if batch]
+        with tqdm(total=count, unit="row", file=terminal) as bar:
             for table in ray_pool.draw_all(batches, pool, environment, model):
                 missing -= set(table["row"].to_pylist())
-                bar.update(len(rows) - len(missing) - bar.n)
+                bar.update(count - len(missing) - bar.n)
                 failed = compute.equal(table["status"], FAILED)
                 for row in table.filter(failed).select(["row", "input", "reason"]).to_pylist():
                     problems.append(Problem(**row))

@@ -6,7 +6,7 @@
     FOLDER/errors.csv              the rows without a picture, and why; only if there are any
 
 The pictures of a part are written before its table. So a picture counts only once its table is there, and the next run
-writes over what a killed one left.
+removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from pyarrow import parquet
 
 from bulk.drawing import COLUMNS
 from bulk.rows import Problem, Row
-from jsd.atomic import atomic_file
+from jsd.atomic import atomic_file, named
 from jsd.errors import InputError, shown
 
 PART_ROWS = 1000  # pictures
 PART_BYTES = 1 << 27
 LOCK = ".jsd-bulk"  # also tells that the folder is ours
+PART = re.compile(r"[0-9]{5,}(\.tar)?")
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -54,7 +55,7 @@ class Output:
 
         Raises `InputError` if a row that is there was drawn from other inputs than the one in `rows`.
         """
-        tables = [parquet.read_table(file, columns=["row", "digest"]) for file in sorted(self._table.glob("*.parquet"))]
+        tables = [_read_table(file) for file in sorted(self._table.glob("*.parquet"))]
         done = {row: digest for table in tables for row, digest in zip(*table.to_pydict().values(), strict=True)}
         wrong = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
         wrong += [number for number in done if number > count]
@@ -78,7 +79,7 @@ class Output:
         if not len(pictures):
             return
         pictures = pictures.sort_by([("row", "ascending"), ("picture", "ascending")])
-        numbers = [int(file.stem) for file in self._table.glob("*.parquet")]
+        numbers = [int(file.stem) for file in self._table.glob("*.parquet") if file.stem.isdecimal()]
         part = f"{max(numbers, default=-1) + 1:05d}"
         place = self._pictures / (part if self.as_files else f"{part}.tar")
         (_write_files if self.as_files else _write_shard)(place, pictures)
@@ -121,6 +122,9 @@ def open_output(root: Path, as_files: bool, seconds: float) -> Iterator[Output]:
             folder.mkdir(exist_ok=True)
             for path in [path for path in folder.iterdir() if UNFINISHED.match(path.name)]:
                 _remove(path)
+        for path in [path for path in (root / "pictures").iterdir() if PART.fullmatch(path.name)]:
+            if not (root / "table" / f"{path.stem}.parquet").exists():
+                _remove(path)
         output = Output(root, as_files, seconds)
         try:
             yield output
@@ -131,6 +135,16 @@ def open_output(root: Path, as_files: bool, seconds: float) -> Iterator[Output]:
 def file_name(drawing: Mapping[str, Any]) -> str | None:
     """Return the name of a picture's file, e.g. 00000001-0.png for the first of row 1. None if it was flagged."""
     return drawing["suffix"] and f"{drawing['row']:08d}-{drawing['picture']}.{drawing['suffix']}"
+
+
+def _read_table(file: Path) -> pa.Table:
+    """Return the columns row and digest of a part's table. Raises `InputError` if it is none."""
+    try:
+        return parquet.read_table(file, columns=["row", "digest"], partitioning=None)
+    except pa.ArrowException as error:
+        line = str(error).partition("\n")[0]
+        reason = f"table/{file.name} can't be read ({line}); remove it, and its rows are drawn again"
+        raise InputError("--to", reason) from None
 
 
 def _write_shard(place: Path, pictures: pa.Table) -> None:
@@ -145,11 +159,12 @@ def _write_shard(place: Path, pictures: pa.Table) -> None:
 def _write_files(place: Path, pictures: pa.Table) -> None:
     """Write the drawn pictures as files into the folder `place`, which appears whole."""
     part = place.with_name(f".{secrets.token_hex(8)}.part")
+    _remove(place)  # of a try whose table could not be written
     part.mkdir()
     try:
-        for name, content in _contents(pictures, sidecars=False):
-            (part / name).write_bytes(content)
-        _remove(place)  # of a run that was killed before it wrote the table
+        with named(place):
+            for name, content in _contents(pictures, sidecars=False):
+                (part / name).write_bytes(content)
         os.rename(part, place)
     finally:
         _remove(part)

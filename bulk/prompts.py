@@ -107,16 +107,22 @@ def _from_json(line: str) -> dict[str, Any]:
     if not line.strip():
         raise EMPTY
     try:
-        values = json.loads(_utf8(ROW, line))
+        values = json.loads(_utf8(ROW, line), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(ROW, f"not JSON ({error})") from None
     if not isinstance(values, dict):
         raise InputError(ROW, f'{shown(values)} was given; an object is wanted, e.g. {{"prompt": "猫", "seed": 1}}')
-    if twice := [name for name, other in OTHER_NAMES.items() if name in values and other in values]:
-        raise InputError(OTHER_NAMES[twice[0]], "given twice")
     return _without_nulls(values.items())
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict. Raises `InputError` if an input is given twice, also by its other name."""
+    names = Counter(OTHER_NAMES.get(name, name) for name, _ in pairs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError(shown(twice[0])[1:-1], "given twice")
+    return dict(pairs)
 
 
 def _batches(file: Path) -> Iterator[list[tuple[str, Any]]]:

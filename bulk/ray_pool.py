@@ -1,7 +1,7 @@
 """Draw batches of rows on this machine's or a cluster's processors with Ray Data. The only module that imports ray.
 
-Every actor has an engine of its own, on a GPU of its own where there is one. Two batches are with an actor at a time,
-so that its engine begins one while it ends the other. Pictures come back through Ray's object store, and only the
+Every actor has a model of its own, on a GPU of its own where there is one. Two batches are with an actor at a time,
+so that it draws one while it writes the files of the other. Pictures come back through Ray's object store, and only the
 process that started the run writes them. When an actor dies, Ray starts it again and repeats its batches. A batch that
 RETRIES more actors have died of is left out.
 """
@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from bulk.drawing import NO_MODEL, Drawer
 from bulk.pool import Pool
-from jsd.errors import JSDError
+from jsd.errors import JSDError, shown
 
 # Ray and its processes read these when they start. It sends nothing about us anywhere, and keeps no metrics.
 QUIET = {
@@ -53,6 +54,8 @@ def quiet() -> Iterator[TextIO]:
 @contextmanager
 def running(address: str | None = None) -> Iterator[None]:
     """Context manager: connect to the cluster at `address`, or start Ray on this machine alone. Takes seconds."""
+    if address is not None:
+        _check(address)
     # Sockets have paths of at most 107 characters, so TMPDIR may be too long. Ray's last process may still write here
     # when it is removed.
     folder = tempfile.TemporaryDirectory(prefix="jsd-bulk-ray-", dir="/tmp", ignore_cleanup_errors=True)
@@ -81,6 +84,16 @@ def running(address: str | None = None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _check(address: str) -> None:
+    """Raise `PoolError` if nothing answers at HOST:PORT. Ray itself would try for minutes, in silence."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:  # Ray has other forms, such as auto
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise PoolError(f"--address {shown(address)}: nothing answers there ({error}); start Ray first") from None
 
 
 def machines() -> list[dict[str, float]]:

@@ -22,8 +22,8 @@ EMPTY_LORA = (2).to_bytes(8, "little") + b"{}"  # stands in for an adapter that 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`number` counts the file's rows from 1. `inputs` is a JSON object: the request's inputs that are not None, with
-    absolute paths as `image`, `mask` and `lora`. `pictures` is its num_outputs. `digest` differs between rows that give
+    """`number` counts the file's rows from 1. `inputs` is a JSON object: the request's inputs that are not None, each
+    file as its absolute path and its sha256. `pictures` is its num_outputs. `digest` differs between rows that give
     other pictures: it is of the model, the inputs and the content of the files.
     """
 
@@ -62,13 +62,20 @@ def make_row(number: int, values: Mapping[str, Any], folder: Path, seed: int, mo
     inputs = {name: value for name, value in inputs.items() if value is not None}
     text = json.dumps(inputs | hashes, ensure_ascii=False)
     digest = hashlib.sha256(f"{model}\n{text}".encode()).hexdigest()[:16]
-    return Row(number, json.dumps(inputs | paths, ensure_ascii=False), request.num_outputs, digest)
+    files = {name: (path, hashes[name]) for name, path in paths.items()}
+    return Row(number, json.dumps(inputs | files, ensure_ascii=False), request.num_outputs, digest)
 
 
 def make_request(inputs: str) -> Request:
-    """Return the request of a row's `inputs`, with its files read. Raises `InputError`."""
+    """Return the request of a row's `inputs`, with its files read. Raises `InputError`, also if a file has changed."""
     values = json.loads(inputs)
-    return Request.from_dict(values | parse_inputs([f"{name}=@{values[name]}" for name in FILES if name in values]))
+    for name in FILES:
+        if name in values:
+            path, known = values[name]
+            values |= parse_inputs([f"{name}=@{path}"])
+            if sha256(Path(path)) != known:
+                raise InputError(name, f"{shown(path)} has changed since the run began; run the command again")
+    return Request.from_dict(values)
 
 
 def batches_of(rows: Iterable[Row], unet_rows: int) -> Iterator[list[Row]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory(prefix="jsd-demo-") as folder:
+            _on_end(lambda: _leave(folder))
             _serve(arguments, Path(folder))
     except (JSDError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,13 +54,24 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
                 "--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another"
             ) from error
         end = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: end.set())
+        _on_end(end.set)
         print(f"The page is at {url}. Ctrl-C ends it.", flush=True)
         if sys.stdout.isatty() and _has_screen():
             webbrowser.open(url)
         end.wait()
         page.close()
+
+
+def _on_end(act: Callable[[], object]) -> None:
+    """Call `act` at SIGINT and SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: act())
+
+
+def _leave(folder: str) -> None:
+    """End the process while the model is loaded. An exception amid imports could be taken for one of theirs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def _has_screen() -> bool:

@@ -59,6 +59,8 @@ def painted(value: Mapping[str, Any] | None) -> dict[str, Image.Image]:
     mask = Image.new("L", image.size)
     for layer in value["layers"]:
         with Image.open(layer) as strokes:
+            if strokes.width * strokes.height > images.MAX_INPUT_PIXELS:
+                raise MissingError("mask", "no_mask")  # no editor sends that
             opacity = strokes.convert("RGBA").getchannel("A").resize(image.size)
         mask = ImageChops.lighter(mask, opacity.point(lambda alpha: 255 if alpha >= PAINTED else 0))
     if mask.getbbox() is None:

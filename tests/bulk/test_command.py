@@ -17,10 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from bulk import prompts
 from bulk.command import read_rows
-from bulk.rows import make_request
-from jsd import cli, sampling
-from tests.fakes import psnr
+from bulk.rows import batches_of, make_request
+from jsd import cli
 from tests.server import ROOT
 
 COUNT = 40
@@ -49,10 +49,21 @@ def test_a_file_that_can_not_be_drawn_is_refused_and_nothing_is_written(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_run_that_is_stopped_while_it_reads_says_so(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prompts, "read", stop)
+    assert cli.main(["bulk", str(tmp_path / "a.txt"), "--to", str(tmp_path / "out")]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is missing: script/bootstrap bulk")
 def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path, components):
     """First one actor is killed, and Ray starts it again. Then the whole run is killed."""
+    from bulk.drawing import draw
+
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     lines = [json.dumps({"prompt": f"猫 {i}", "steps": SLOW}) for i in range(1, COUNT + 1)]
     lines[4], lines[6] = "", '{"prompt": "犬", "width": 65}'
@@ -60,8 +71,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path
     for name in ("torch", "pandas", "bulk"):  # modules of the caller's, which nobody may import
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the caller was imported')\n")
     command = [sys.executable, "-m", "jsd", "bulk", prompts.name, "--to", "out", "--actors", "2", "--save-every", "1"]
-    # One row a batch, so that few are with the actors at a time.
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSD_MAX_BATCH": "2"}
+    # Two rows a batch, so that few are with the actors at a time.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSD_MAX_BATCH": "4"}
 
     def parts() -> list[Path]:
         return list((out / "table").glob("*.parquet"))
@@ -92,10 +103,14 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_every_picture_once(tmp_path
     good = [number for number in range(1, COUNT + 1) if number not in (5, 7)]
     assert sorted(row["row"] for row in found) == good
     assert {row["status"] for row in found} == {"drawn"}
-    asked = {row.number: make_request(row.inputs) for row in read_rows(prompts, 0, "")[0]}
+    rows = read_rows(prompts, 0, "")[0]
+    asked = {row.number: make_request(row.inputs) for row in rows}
     assert [row["seed"] for row in found] == [asked[row["row"]].seed for row in found]
-    for row in found[::9]:
-        assert psnr(picture(out, row["file"]), sampling.generate(components, asked[row["row"]]).images[0]) > 50
+    files = {row["row"]: row["file"] for row in found}
+    for batch in list(batches_of(rows, 4))[::6]:  # as a run that is not killed draws them
+        for row in draw(components, [(row.number, row.digest, row.inputs) for row in batch], 4):
+            if row.number != 7:
+                assert picture(out, files[row.number]).tobytes() == row.future.result().images[0].tobytes()
     assert [line.split(",")[0] for line in (out / "errors.csv").read_text().splitlines()] == ["row", "5", "7"]
 
 

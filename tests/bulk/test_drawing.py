@@ -1,4 +1,4 @@
-"""Rows are drawn together by an engine. Each becomes pictures, or says why not."""
+"""Rows are drawn together. Each becomes pictures, or says why not."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap
 from PIL import Image
 from safetensors.torch import save_file
 
-from bulk.drawing import Drawer, draw
+from bulk.drawing import Drawer, draw, table_of
 from bulk.rows import make_request, model_digest
 from jsd import adapters, sampling
-from jsd.engine import Engine
-from jsd.model import load
+from jsd.model import Components, load
 from jsd.request import Request
 from tests.adapters import adapter, kohya
 from tests.fakes import flip_last_bit, psnr
@@ -32,9 +31,21 @@ def ask(**inputs: object) -> str:
     return json.dumps({"prompt": "猫", "seed": 1, **inputs})
 
 
+def sent(file: str | Path) -> tuple[str, str]:
+    """A file as a row sends it: its path and its hash."""
+    return str(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def drawn(components: Components, batch: list[tuple[int, str, str]]) -> list[dict]:
+    return table_of(draw(components, batch), components.name).to_pylist()
+
+
+def pixels(row: dict) -> bytes:
+    return Image.open(io.BytesIO(row["data"])).tobytes()
+
+
 def test_each_row_has_the_pictures_of_its_seed(components):
-    with Engine(components) as engine:
-        found = draw(engine, [(1, "a", ask()), (2, "b", ask(num_outputs=2, seed=5, output_format="webp"))]).to_pylist()
+    found = drawn(components, [(1, "a", ask()), (2, "b", ask(num_outputs=2, seed=5, output_format="webp"))])
     assert [(f["row"], f["picture"], f["seed"], f["status"]) for f in found] == [
         (1, 0, 1, "drawn"),
         (2, 0, 5, "drawn"),
@@ -48,9 +59,8 @@ def test_each_row_has_the_pictures_of_its_seed(components):
 
 def test_a_row_that_fails_says_why_and_the_others_are_drawn(spied):
     spied.unet.broken = lambda x: x.shape[-1] == 5
-    batch = [(1, "a", ask(width=65)), (2, "b", ask()), (3, "c", ask(width=80)), (4, "d", ask(image=__file__))]
-    with Engine(spied) as engine:
-        found = {f["row"]: f for f in draw(engine, batch).to_pylist()}
+    batch = [(1, "a", ask(width=65)), (2, "b", ask()), (3, "c", ask(width=80)), (4, "d", ask(image=sent(__file__)))]
+    found = {f["row"]: f for f in drawn(spied, batch)}
     assert (found[1]["status"], found[1]["input"]) == ("failed", "width")
     assert found[1]["reason"].startswith("65 was given; this model draws multiples of 16")
     assert found[2]["status"] == "drawn"
@@ -67,11 +77,10 @@ def test_each_row_has_its_own_adapter_or_none(tiny_folder, tmp_path):
     save_file({key.replace("down_blocks_0", "down_blocks_7"): tensors[key] for key in tensors}, tmp_path / "other")
     next(iter(tensors.values()))[0] = torch.nan
     save_file(tensors, tmp_path / "nan")
-    asked = [ask(lora=str(file), lora_scale=0.5) for file in (*files, tmp_path / "other", tmp_path / "nan")]
+    asked = [ask(lora=sent(file), lora_scale=0.5) for file in (*files, tmp_path / "other", tmp_path / "nan")]
     batch = [(number, "", inputs) for number, inputs in enumerate([*asked, ask()], 1)]
-    with Engine(loaded) as engine:
-        found = {f["row"]: f for f in draw(engine, batch).to_pylist()}
-        alone = {n: engine.submit(make_request(inputs)).result().images[0] for n, _, inputs in batch if n not in (4, 5)}
+    found = {f["row"]: f for f in drawn(loaded, batch)}
+    alone = {n: sampling.generate(loaded, make_request(inputs)).images[0] for n, _, inputs in batch if n not in (4, 5)}
     for number, image in alone.items():
         assert psnr(Image.open(io.BytesIO(found[number]["data"])), image) > 50
     pictures = {found[number]["data"] for number in alone}
@@ -84,27 +93,39 @@ def test_each_row_has_its_own_adapter_or_none(tiny_folder, tmp_path):
     assert "not finite" in found[5]["reason"]
 
 
-@pytest.mark.parametrize("full", ["queue", "adapters"])
-def test_more_rows_than_the_engine_takes_at_once_wait_for_each_other(tiny_folder, tmp_path, monkeypatch, full):
+def test_adapters_that_memory_has_no_room_for_together_follow_each_other(tiny_folder, tmp_path, monkeypatch):
     loaded = load(tiny_folder)
-    inputs = [{} for _ in range(12)]
-    if full == "adapters":
-        monkeypatch.setattr(adapters, "MOST_BYTES", loaded.adapters.read(adapter(loaded)).size * 7 // 2)
-        for number, values in enumerate(inputs):
-            values["lora"] = str(tmp_path / f"{number}.safetensors")
-            Path(values["lora"]).write_bytes(adapter(loaded, number))
-    with Engine(loaded, max_batch_rows=2, max_queue=1 if full == "queue" else 64) as engine:
-        batch = [(number, "", ask(**values)) for number, values in enumerate(inputs)]
-        with ThreadPoolExecutor(2) as threads:  # as an actor has
-            tables = list(threads.map(lambda rows: draw(engine, rows), (batch[:6], batch[6:]), timeout=60))
-    assert [row["status"] for table in tables for row in table.to_pylist()] == ["drawn"] * 12
+    monkeypatch.setattr(adapters, "MOST_BYTES", loaded.adapters.read(adapter(loaded)).size * 7 // 2)
+    files = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for number, file in enumerate(files):
+        file.write_bytes(adapter(loaded, number))
+    batch = [(number, "", ask(lora=sent(file))) for number, file in enumerate(files)]
+    assert [row["status"] for row in drawn(loaded, batch)] == ["drawn"] * 8
+
+
+def test_a_batch_gives_the_same_bits_whatever_else_the_actor_draws(tiny_folder, components, tmp_path):
+    """Rows of other sizes, numbers of steps and adapters, and two batches at a time, as an actor has them."""
+    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for number, file in enumerate(files):
+        file.write_bytes(adapter(components, number))
+    kinds = [{}, {"width": 80}, {"num_inference_steps": 3}, *({"lora": sent(file)} for file in files)]
+    batches = [[(n, "", ask(seed=n, **kinds[n % 5])) for n in range(first, first + 7)] for first in (0, 7)]
+    environment = {"JSD_WEIGHTS": str(tiny_folder), "JSD_DEVICE": "cpu", "JSD_MAX_BATCH": "8"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        drawer = Drawer(environment, model_digest())
+    tables = [pa.table({"rows": [json.dumps(batch)]}) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(drawer, tables))
+    for table, again in zip(together, reversed([drawer(table) for table in reversed(tables)]), strict=True):
+        assert [pixels(row) for row in table.to_pylist()] == [pixels(row) for row in again.to_pylist()]
 
 
 def test_a_flagged_picture_is_a_row_that_says_so(components):
     checker = copy.deepcopy(components.safety_checker)
     checker.concept_embeds_weights.data.fill_(-2.0)
-    with Engine(replace(components, safety_checker=checker)) as engine:
-        found = draw(engine, [(1, "a", ask(num_outputs=2))]).to_pylist()
+    found = drawn(replace(components, safety_checker=checker), [(1, "a", ask(num_outputs=2))])
     assert [(f["picture"], f["seed"], f["status"], f["data"], f["width"]) for f in found] == [
         (0, 1, "flagged", None, 64),
         (1, 2, "flagged", None, 64),

@@ -14,6 +14,7 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap
 
 from pyarrow import parquet
 
+from bulk import output as output_module
 from bulk.drawing import DRAWINGS
 from bulk.output import open_output
 from bulk.rows import Problem, Row
@@ -67,10 +68,10 @@ def test_parts_are_written_when_they_are_old_enough_and_numbered_on(tmp_path):
         assert output.done_of(rows(1, 2, 3, 4), 4) == {1, 2, 3}
 
 
-@pytest.mark.parametrize("as_files", [True, False])
-def test_what_a_killed_run_left_without_a_table_is_replaced(tmp_path, as_files):
+@pytest.mark.parametrize(("before", "as_files"), [(True, True), (True, False), (False, True), (False, False)])
+def test_what_a_killed_run_left_without_a_table_is_removed(tmp_path, before, as_files):
     out = tmp_path / "out"
-    with open_output(out, as_files, seconds=0) as output:
+    with open_output(out, before, seconds=0) as output:
         output.add(table(drawing(1)))
     (out / "table" / "00000.parquet").unlink()
     (out / "table" / f".{'a' * 16}.part.parquet").write_bytes(b"half")
@@ -91,6 +92,19 @@ def test_rows_of_another_run_are_refused(tmp_path):
             with pytest.raises(InputError, match="--to: row 2 was drawn from other inputs"):
                 output.done_of(others, count)
         assert output.done_of(rows(1), 2) == {2}  # row 2 can't be read any more, but is drawn
+
+
+@pytest.mark.parametrize("content", [b"half", None])
+def test_a_table_that_can_not_be_read_is_named(tmp_path, content):
+    out = tmp_path / "out"
+    with open_output(out, as_files=False, seconds=0) as output:
+        output.add(table(drawing(1)))
+        if content:
+            (out / "table" / "00000.parquet").write_bytes(content)
+        else:
+            parquet.write_table(pa.table({"mine": [1]}), out / "table" / "mine.parquet")
+        with pytest.raises(InputError, match=r"--to: table/.*parquet can't be read .*; remove it"):
+            output.done_of(rows(1), 1)
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -116,15 +130,28 @@ def test_the_table_of_errors_is_there_while_there_are_any(tmp_path):
         assert not file.exists()
 
 
-def test_a_full_disk_leaves_no_half_part(tmp_path, monkeypatch):
-    from bulk import output as module
+@pytest.mark.parametrize("as_files", [True, False])
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_part_that_a_full_disk_has_no_room_for_is_tried_again_at_the_end(tmp_path, monkeypatch, as_files, tries):
+    left, write = iter(range(tries)), parquet.write_table
 
     def full(*arguments):
+        if next(left, None) is not None:
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(output_module.parquet, "write_table", full)
+    with pytest.raises(OSError, match="No space left.*table/00000"), open_output(tmp_path / "out", as_files, 0) as out:
+        out.add(table(drawing(1)))
+    with open_output(tmp_path / "out", as_files, 0) as out:
+        assert out.done_of(rows(1), 1) == ({1} if tries == 1 else set())
+
+
+def test_a_full_disk_is_named_with_the_folder_of_the_pictures(tmp_path, monkeypatch):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.parquet, "write_table", full)
-    with pytest.raises(OSError, match="No space left"), open_output(tmp_path / "out", False, 0) as output:
-        output.add(table(drawing(1)))
-    monkeypatch.undo()
-    with open_output(tmp_path / "out", False, 0) as output:
-        assert output.done_of(rows(1), 1) == set()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left.*pictures/00000"), open_output(tmp_path / "out", True, 0) as out:
+        out.add(table(drawing(1)))
+    assert names(tmp_path / "out") == [".jsd-bulk"]

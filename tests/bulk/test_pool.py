@@ -1,10 +1,12 @@
 """Actors get GPUs where there are any, else cores of one machine each."""
 
+import socket
+
 import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
 
-from bulk import loop
+from bulk import loop, ray_pool
 from bulk.pool import Pool, memory_of, share
 from jsd import device
 from jsd.errors import InputError
@@ -37,6 +39,17 @@ def test_machines_are_shared_among_actors(machines, actors, on_gpus, pool):
 def test_more_actors_than_there_is_room_for_are_refused(machines, message):
     with pytest.raises(InputError, match=f"--actors: .*{message}"):
         share(machines, 5, True, need=GB)
+
+
+@pytest.mark.parametrize("port", [None, 99999])
+def test_an_address_at_which_nothing_answers_is_named_at_once(port):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = port or free.getsockname()[1]
+    with (
+        pytest.raises(ray_pool.PoolError, match=f"--address '127.0.0.1:{port}': nothing answers"),
+        ray_pool.running(f"127.0.0.1:{port}"),
+    ):
+        pass
 
 
 def test_the_memory_of_an_actor_grows_with_the_weights(tmp_path):

@@ -53,7 +53,12 @@ def test_a_bad_row_of_a_csv_file_is_named_and_the_others_are_read(read):
 
 def test_a_jsonl_file_has_an_object_a_line(read):
     lines = ['{"prompt": "猫", "seed": 7, "steps": 4, "width": null}', "", "[1]", '{"prompt": "犬"']
-    lines += ['{"steps": 1, "num_inference_steps": 1}', "[" * 100_000, '{"prompt": "城"}']
+    lines += [
+        '{"steps": 1, "num_inference_steps": 1}',
+        "[" * 100_000,
+        '{"prompt": "城"}',
+        '{"prompt": "馬", "seed": 1, "seed": 2}',
+    ]
     found = read("a.jsonl", "\n".join(lines))
     assert found[1] == {"prompt": "猫", "seed": 7, "num_inference_steps": 4}
     assert found[2] == "row: empty; every row needs a prompt"
@@ -62,6 +67,7 @@ def test_a_jsonl_file_has_an_object_a_line(read):
     assert found[5] == "num_inference_steps: given twice"
     assert found[6].startswith("row: not JSON (")
     assert found[7] == {"prompt": "城"}
+    assert found[8] == "seed: given twice"
 
 
 @pytest.mark.parametrize(

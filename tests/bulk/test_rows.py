@@ -72,6 +72,18 @@ def test_files_are_told_apart_by_their_content(tmp_path, components):
         assert len({a, b, row(seed=3).digest}) == 3
 
 
+def test_a_file_that_changes_before_it_is_drawn_is_refused(tmp_path, components):
+    """Its row would be known by the file that it had."""
+    (tmp_path / "a.safetensors").write_bytes(adapter(components, 0))
+    Image.new("L", (8, 8), 0).save(tmp_path / "a.png")
+    asked = {name: row(**{name: f"{tmp_path}/a.{end}"}) for name, end in (("lora", "safetensors"), ("image", "png"))}
+    (tmp_path / "a.safetensors").write_bytes(adapter(components, 1))
+    Image.new("L", (8, 8), 1).save(tmp_path / "a.png")
+    for name, sent in asked.items():
+        with pytest.raises(InputError, match=f"{name}: .*has changed since the run began"):
+            make_request(sent.inputs)
+
+
 def test_a_file_that_is_no_adapter_is_refused_before_anything_is_drawn(tmp_path):
     (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps({"x": Trap(tmp_path / "trap")}))
     with (tmp_path / "large.safetensors").open("wb") as file:

@@ -12,6 +12,7 @@ from PIL import Image
 from demo import inputs, texts
 from demo.limits import Limits
 from demo.studio import Studio
+from jsd import images
 from jsd.errors import InputError
 from jsd.request import Request
 
@@ -36,13 +37,16 @@ def test_strokes_of_any_colour_become_white_in_the_mask(save):
     assert np.array(made["image"]).tolist() == [[[128] * 3] * 4]
 
 
-def test_an_editor_without_a_picture_or_strokes_is_refused(save):
+def test_an_editor_without_a_picture_or_strokes_is_refused(save, monkeypatch):
     picture, nothing = save("picture", np.zeros((1, 4, 3))), save("nothing", np.zeros((1, 4, 4)))
+    monkeypatch.setattr(images, "MAX_INPUT_PIXELS", 4)
+    bomb = save("bomb", np.full((1, 5, 4), 255))
     for value, name in (
         (None, "image"),
         ({"background": None, "layers": []}, "image"),
         ({"background": picture, "layers": []}, "mask"),
         ({"background": picture, "layers": [nothing]}, "mask"),
+        ({"background": picture, "layers": [bomb]}, "mask"),
     ):
         with pytest.raises(InputError) as caught:
             inputs.painted(value)
