@@ -120,8 +120,13 @@ def check_model(config: Mapping[str, Any]) -> None:
 
 
 def check_noise(name: str, scheduler_class: type[SchedulerMixin], config: Mapping[str, Any]) -> None:
-    """Raise `InputError`, which calls the scheduler `name`, if it ignores one of NOISE_SETTINGS that `config` has."""
-    known = inspect.signature(scheduler_class.__init__).parameters
+    """Raise `InputError`, which calls the scheduler `name`, if it ignores one of NOISE_SETTINGS that `config` has.
+
+    A class may take the settings of its base class as keyword arguments. What a class of other origin heeds is unknown.
+    """
+    if not issubclass(scheduler_class, SchedulerMixin):
+        return
+    known = {key for kind in scheduler_class.__mro__ for key in inspect.signature(kind.__init__).parameters}
     for key in NOISE_SETTINGS:
         if key not in known and config.get(key) not in (None, False, "epsilon"):
             raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; {OTHER}")

@@ -31,6 +31,14 @@ class View:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._seen, name, value)
 
+    @property
+    def __class__(self) -> type:
+        """The class of the object, so that `isinstance` tells what it is."""
+        return type(self._seen)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._seen[key]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the object."""
         return self._seen(*args, **kwargs)

@@ -1,40 +1,36 @@
-"""Find the model that a pipeline asks for, and open it: a model folder, a repository of the hub, a folder of diffusers.
+"""Find the model that a pipeline asks for, a model folder or a repository of the hub, and open it.
 
-A folder of diffusers has no manifest, so nothing vouches for its files. It is opened if it holds safetensors only, and
-no code.
+Folders without a manifest: see `jsd.genuine.unverified`.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin, StableDiffusionPipeline
-from diffusers.utils import logging
+from safetensors import SafetensorError
 
 from jsd import manifest, model
 from jsd.errors import InputError, WeightsError, shown
 from jsd.genuine import hub
-from jsd.genuine.configs import NOISE, read_tokenizer
+from jsd.genuine.configs import NOISE
 from jsd.genuine.tokenizer import PipelineTokenizer
-from jsd.manifest import MANIFEST, model_files, read_json
-from jsd.model import PARTS, WEIGHT_FILES, check_config, read_part, stored_types
+from jsd.model import PARTS, stored_types
 from jsd.schedulers import check_model, check_noise, make_scheduler
 
 TYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 TYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 NAMES = set(inspect.signature(StableDiffusionPipeline.__init__).parameters) - {"self", "requires_safety_checker"}
-# Where the classes of a folder's index may be from.
-LIBRARIES = ("diffusers", "transformers", "stable_diffusion", PipelineTokenizer.__module__)
 # What the noise is if a scheduler config does not tell.
 USUAL_NOISE = {"prediction_type": "epsilon", "trained_betas": None}
 USUAL_NOISE |= {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
-LOG = logging.get_logger(DiffusionPipeline.__module__)  # diffusers tells there what it loads
 
 
 def find(
@@ -58,7 +54,7 @@ def find(
     return folder
 
 
-def types_of(name: str, given: Any, folder: Path) -> dict[str, torch.dtype]:
+def types_of(name: str, given: Any, folder: Path, variant: str | None = None) -> dict[str, torch.dtype]:
     """Return the dtype of each of PARTS, and of others as "default", for the argument `name`: dtype or torch_dtype.
 
     `given` is a dtype or its name, "auto" for the type that is stored, or a dict of these by part, with "default" for
@@ -71,21 +67,36 @@ def types_of(name: str, given: Any, folder: Path) -> dict[str, torch.dtype]:
             name, f"{shown(min(unknown, key=str))} is no part of a pipeline; allowed are default, {allowed}"
         )
     default = by_part.get("default")
-    files = {part: folder / part / file for part, file in WEIGHT_FILES.items()}
-    return {part: _type(name, by_part.get(part, default), files.get(part)) for part in (*PARTS, "default")}
+    return {
+        part: _type(name, by_part.get(part, default), weight_files(folder / part, variant)[0])
+        for part in (*PARTS, "default")
+    }
 
 
-def _type(name: str, given: Any, file: Path | None) -> torch.dtype:
+def _type(name: str, given: Any, files: list[Path]) -> torch.dtype:
     if given is None:
         return torch.float32
     if isinstance(given, str) and given == "auto":
-        (stored, *others) = stored_types(file) if file and file.is_file() else [None]
-        return torch.float32 if others or stored is None else stored
+        try:
+            stored = {kind for file in files for kind in stored_types(file)}
+        except SafetensorError:  # whoever loads the file tells what is wrong with it
+            stored = set()
+        return stored.pop() if len(stored) == 1 and None not in stored else torch.float32
     chosen = TYPES.get(given.removeprefix("torch.")) if isinstance(given, str) else given
     if chosen not in TYPES.values():
         allowed = f"{', '.join(map(str, dict.fromkeys(TYPES.values())))}, their names, 'auto', or a dict of these"
         raise InputError(name, f"{shown(given)} was given; allowed are {allowed} by part")
     return chosen
+
+
+def weight_files(place: Path, variant: str | None) -> tuple[list[Path], str | None]:
+    """Return the safetensors that are read of a part's folder, several if it is sharded, and the variant they are of.
+
+    These are the files of `variant`, "fp16" for example, and those of none if it has no such files.
+    """
+    files = list(place.glob("*.safetensors"))
+    marked = [file for file in files if variant and re.search(rf"\.{re.escape(variant)}[.-]", file.name)]
+    return (marked, variant) if marked else ([file for file in files if file.name.count(".") == 1], None)
 
 
 def device_of(device_map: Any) -> torch.device | None:
@@ -142,74 +153,13 @@ def open_verified(
     return pipeline
 
 
-def open_unverified(
-    load: Callable[..., DiffusionPipeline],
-    folder: Path,
-    types: Mapping[str, torch.dtype],
-    variant: str | None,
-    scheduler: SchedulerMixin | None,
-    parts: Mapping[str, Any],
-) -> DiffusionPipeline:
-    """Open a folder without a manifest, with a warning. `load` is the `from_pretrained` of a diffusers pipeline.
-
-    The models are read as those of model folders are, so that no tensor is missing, and a sentencepiece tokenizer by
-    sentencepiece. `load` reads what else there is. Raises `WeightsError` if the folder holds more than safetensors.
-    """
-    index = _check_unverified(folder)
-    advice = "python -m jsd weights convert makes a model folder of it, which is verified"
-    warnings.warn(f"{folder}: has no {MANIFEST}, so nothing vouches for its files; {advice}", stacklevel=3)
-    own: dict[str, Any] = {}
-    if scheduler is not None:
-        own["scheduler"] = follow(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
-    for part, kind in PARTS.items():
-        plain = folder / part / WEIGHT_FILES[part]
-        chosen = variant if plain.with_suffix(f".{variant}.safetensors").is_file() else None
-        if part not in parts and index.get(part) == kind.__name__ and (chosen or plain.is_file()):
-            own[part] = read_part(folder, part, types[part], chosen)
-            LOG.info(f"Loaded {part} as {kind.__name__} from {folder}.")
-    later = {"safety_checker": own.pop("safety_checker")} if "safety_checker" in own else {}
-    if "tokenizer" not in parts and (folder / "tokenizer" / "spiece.model").is_file():
-        text_config = read_json(folder / "text_encoder" / "config.json")
-        later["tokenizer"] = PipelineTokenizer(read_tokenizer(folder / "tokenizer", text_config))
-    # diffusers would refuse this tokenizer, and warn of a safety checker, where it has not read them itself.
-    without: dict[str, Any] = dict.fromkeys(later)
-    if "safety_checker" in later:
-        without["requires_safety_checker"] = False
-    options = {"dtype": dict(types), "variant": variant, "use_safetensors": True, "local_files_only": True}
-    pipeline = load(folder, **options, **own | dict(parts) | without)
-    pipeline.register_modules(**later)
-    pipeline.scheduler = own.get("scheduler", pipeline.scheduler)  # this one, not a copy
-    if "safety_checker" in later:
-        pipeline.register_to_config(requires_safety_checker=parts.get("requires_safety_checker", True))
-    return pipeline
-
-
-def _check_unverified(folder: Path) -> dict[str, str]:
-    """Return the class of each part, by the folder's index. Raises `WeightsError` if the folder is not to be opened."""
-    try:
-        files = model_files(folder)
-        index = read_json(folder / "model_index.json")
-    except WeightsError as error:
-        advice = "convert it first with python -m jsd weights convert"
-        raise WeightsError(f"{folder}: has no {MANIFEST}, and can't be opened as it is ({error}); {advice}") from error
-    for path in files:
-        if path.endswith(".py"):
-            raise WeightsError(f"{folder / path}: code, which is never run; remove it")
-        if path.endswith("/config.json"):
-            check_config(folder / path)
-    found = {part: entry for part, entry in index.items() if isinstance(entry, list)}
-    for part, entry in found.items():
-        if len(entry) != 2 or entry[0] not in (None, *LIBRARIES):
-            allowed = ", ".join(LIBRARIES)
-            raise WeightsError(f"{folder}: {part} is of {shown(entry)}; only classes of {allowed} are used")
-    return {part: name for part, (_, name) in found.items()}
-
-
 def follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMixin:
     """Return `scheduler` with the noise settings (NOISE) of the model's scheduler config. Warns if that changes it.
 
-    Raises `InputError` if the scheduler does not support one of them.
+    Raises `InputError` if the scheduler does not support one of them, or is none.
     """
+    if isinstance(scheduler, type) or not hasattr(scheduler, "config"):
+        raise InputError("scheduler", f"{shown(scheduler)} was given; make one of diffusers, DDIMScheduler(...)")
     check_model(config)
     check_noise(type(scheduler).__name__, type(scheduler), config)
     wanted = {**USUAL_NOISE, **{key: config[key] for key in NOISE if config.get(key) is not None}}

@@ -8,8 +8,8 @@
 Adapters, callbacks, offloading, prompt embeddings and so on work as in diffusers (docs/pipelines.md). Four things
 differ: the model is loaded by `jsd.model` (safetensors only, verified where there is a manifest), a repository on the
 hub is fetched and converted once, sentencepiece itself reads the Japanese tokenizer, and PIL pictures carry the
-invisible watermark. A prompt is taken as it is: the
-syntax of other tools stays in it, because programs such as compel expect that, and unknown characters are not counted.
+invisible watermark. A prompt is taken as it is: the syntax of other tools stays in it, because programs such as compel
+expect that, and unknown characters are not counted.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from jsd import watermark
 from jsd.errors import InputError
 from jsd.genuine.calls import View, inputs_of
-from jsd.genuine.loading import device_of, find, open_unverified, open_verified, types_of
+from jsd.genuine.loading import device_of, find, open_verified, types_of
 from jsd.genuine.saving import name_for_diffusers, save_pipeline
 from jsd.genuine.tokenizer import PipelineTokenizer
+from jsd.genuine.unverified import open_unverified
 from jsd.manifest import MANIFEST
 from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, check_noise
 
@@ -130,7 +131,7 @@ class _Japanese:
         device = device_of(device_map)
         token = use_auth_token if token is None else token
         folder = find(source, revision, token, local_files_only, force_download)
-        types = types_of(name, given, folder)
+        types = types_of(name, given, folder, variant)
         if (folder / MANIFEST).is_file():
             pipeline = open_verified(cls, folder, types, variant, scheduler, parts)
         else:

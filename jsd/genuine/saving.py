@@ -28,15 +28,9 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, **options: Any) -> 
     adapter beside its weights, if the tokenizer has added tokens, or if `folder` holds anything but a model. Raises
     `OSError` if the disk is full.
     """
-    for name, plain in (
-        ("variant", None),
-        ("push_to_hub", False),
-        ("use_flashpack", False),
-    ):
-        if options.get(name, plain) != plain:
-            raise InputError(
-                name, f"{shown(options[name])} was given; leave it out, only plain safetensors are written"
-            )
+    for name in ("variant", "push_to_hub", "use_flashpack"):
+        if given := options.get(name):
+            raise InputError(name, f"{shown(given)} was given; leave it out, only plain safetensors are written")
     if pipeline.tokenizer.added:
         tokens = shown(", ".join(pipeline.tokenizer.added))
         advice = "call unload_textual_inversion() before"

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from jsd.genuine.convert import convert
+from jsd.manifest import MANIFEST
 from tests.genuine.hub import Hub
 from tests.genuine.repository import Repository, make_repository
 
@@ -32,6 +33,13 @@ def converted(old: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("weights") / "new"
     convert(old.folder, folder)
     return folder
+
+
+@pytest.fixture
+def plain(tiny_copy: Path) -> Path:
+    """A model folder without its manifest, as diffusers would save it."""
+    (tiny_copy / MANIFEST).unlink()
+    return tiny_copy
 
 
 @pytest.fixture

@@ -71,6 +71,31 @@ def test_a_scheduler_of_other_noise_is_refused(tiny_folder, kind):
         PIPELINE.from_pretrained(tiny_folder, scheduler=kind())
 
 
+class Own(DDIMScheduler):
+    """A scheduler of a user, who hands the settings on."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+
+
+class Around:
+    """What a user puts around a scheduler."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+
+    def __getattr__(self, name):
+        return getattr(self.scheduler, name)
+
+
+def test_a_users_own_scheduler_draws(tiny_folder):
+    pipe = PIPELINE.from_pretrained(tiny_folder, scheduler=Own(**DDIMScheduler.load_config(tiny_folder / "scheduler")))
+    wanted = draw(PIPELINE.from_pretrained(tiny_folder))
+    assert np.array_equal(draw(pipe), wanted)
+    pipe.scheduler = Around(pipe.scheduler)
+    assert np.array_equal(draw(pipe), wanted)
+
+
 def test_a_scheduler_follows_settings_that_it_was_not_given(tiny_folder):
     with pytest.warns(UserWarning, match="changed to beta_start=0.00085, .*beta_end=0.012"):
         pipe = PIPELINE.from_pretrained(tiny_folder, scheduler=DDIMScheduler(set_alpha_to_one=False, steps_offset=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 
@@ -32,13 +31,6 @@ def draw(pipe):
 
 def types(pipe):
     return [getattr(pipe, name).dtype for name in MODELS]
-
-
-@pytest.fixture
-def plain(tiny_copy):
-    """A model folder without its manifest, as diffusers would save it."""
-    (tiny_copy / manifest.MANIFEST).unlink()
-    return tiny_copy
 
 
 def test_what_people_pass_changes_nothing(tiny_folder):
@@ -90,6 +82,8 @@ def test_a_dtype_is_a_type_its_name_auto_or_a_dict(tiny_folder, plain, given, wa
         ({"device_map": {"unet": "cpu", "vae": "cpu"}}, "all parts go to one"),
         ({"use_safetensors": False}, "use_safetensors: False was given; nothing but safetensors is read"),
         ({"variant": "ema"}, "variant: 'ema' was given; a model folder has none"),
+        ({"scheduler": "DDIM"}, "scheduler: 'DDIM' was given; make one of diffusers"),
+        ({"scheduler": DDIMScheduler}, "make one of diffusers, DDIMScheduler(...)"),
     ],
 )
 def test_a_wrong_value_is_an_error_about_it(tiny_folder, option, message):
@@ -138,14 +132,14 @@ def test_a_folder_that_diffusers_saved_opens(tiny_folder, tmp_path):
     ours = PIPELINE.from_pretrained(tiny_folder)
     stock = StableDiffusionPipeline.from_pipe(ours)
     stock.save_pretrained(tmp_path / "stock")
-    stock.save_pretrained(tmp_path / "half", variant="fp16")
+    stock.save_pretrained(tmp_path / "half", variant="fp16", max_shard_size="200KB")
     for pipe in (
         PIPELINE.from_pretrained(tmp_path / "stock"),
         PIPELINE.from_pretrained(tmp_path / "half", variant="fp16"),
         DiffusionPipeline.from_pretrained(tmp_path / "stock", local_files_only=True),
     ):
         assert np.abs(draw(pipe) - draw(ours)).max() < 1e-4
-    with pytest.raises(ValueError, match="variant=fp16"):
+    with pytest.raises(WeightsError, match="variant=fp16"):
         PIPELINE.from_pretrained(tmp_path / "stock", variant="fp16")
 
 
@@ -165,36 +159,6 @@ def test_a_model_of_another_tokenizer_is_saved_and_opened_like_one_of_diffusers(
 def test_a_scheduler_for_a_folder_without_a_manifest_follows_its_noise(plain):
     with pytest.warns(UserWarning, match="DDIMScheduler: changed to beta_start=0.00085"):
         assert PIPELINE.from_pretrained(plain, scheduler=DDIMScheduler()).scheduler.config.beta_end == 0.012
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda folder: (folder / "unet" / "model.bin").write_bytes(b"x"), "a pickle can run code"),
-        (lambda folder: (folder / "unet" / "mine.py").write_text("boom"), "mine.py: code, which is never run"),
-        (lambda folder: (folder / "model_index.json").unlink(), "can't be opened as it is"),
-        (lambda folder: name_class(folder, ["os", "system"]), r"unet is of \['os', 'system'\]; only classes of"),
-        (
-            lambda folder: set_value(folder / "vae", "quantization_config", {"a": 1}),
-            "quantization_config is not allowed",
-        ),
-        (lambda folder: set_value(folder / "unet", "out_channels", 5), "can't be loaded as UNet2DConditionModel"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*nothing vouches")
-def test_a_folder_that_may_do_harm_or_lacks_something_is_refused(plain, spoil, message):
-    spoil(plain)
-    with pytest.raises(WeightsError, match=message):
-        PIPELINE.from_pretrained(plain)
-
-
-def name_class(folder, entry):
-    set_value(folder, "unet", entry, "model_index.json")
-
-
-def set_value(folder, key, value, name="config.json"):
-    file = folder / name
-    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
 
 
 def test_a_folder_with_a_manifest_is_still_verified(tiny_copy):

@@ -76,4 +76,4 @@ def test_a_folder_without_such_tests_is_refused(tmp_path):
     command = [sys.executable, "-m", "tests.peer", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "has no tests/pipelines" in done.stderr or "the tests of diffusers need other packages" in done.stderr
+    assert "has no tests/pipelines" in done.stderr

@@ -90,11 +90,13 @@ def test_two_pipelines_draw_in_two_threads_at_the_same_time(narrow, first, later
     assert np.array_equal(draw(pipes[1]), wanted[1])
 
 
-def test_a_callback_of_inpainting_stops_it_and_changes_its_guidance(narrow):
+def test_a_callback_of_inpainting_gets_a_pipeline_and_stops_it(narrow):
     pipe, steps = REPAINT(**narrow.components), []
 
     def callback(pipe, step, t, tensors):
-        assert pipe.unet.config.cross_attention_dim == narrow.unet.config.cross_attention_dim
+        assert isinstance(pipe, REPAINT)
+        assert isinstance(pipe.unet, UNet2DConditionModel)
+        assert dict(pipe.unet.config) == dict(narrow.unet.config)
         steps.append(step)
         pipe._interrupt = step == 1
         return tensors
