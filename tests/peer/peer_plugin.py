@@ -43,7 +43,8 @@ def make_tokenizer(folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-HOME = tempfile.mkdtemp(prefix="peer-tokenizer-")
+folder = tempfile.TemporaryDirectory(prefix="peer-tokenizer-")  # removed when Python ends
+HOME = folder.name
 make_tokenizer(HOME)
 fetch = transformers.CLIPTokenizer.from_pretrained.__func__
 
