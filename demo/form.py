@@ -151,6 +151,8 @@ class Form:
         )
         # On a phone the pictures are below the fields, and errors between these.
         scroll = "() => document.querySelector('#{} {}')?.scrollIntoView({{behavior: 'smooth', block: '{}'}})"
+        # gradio ignores a click while the drawing before goes on, so the button is back when this is over.
+        drawing.then(self._end, None, [self.go, self.stop], queue=False, **LISTEN)
         self.go.click(None, None, None, js=scroll.format(self.mode, ".panel", "nearest"), **LISTEN)
         drawing.then(None, None, None, js=scroll.format(self.mode, ".refused", "nearest"), **LISTEN)
         self.stop.click(self._cancel, None, None, queue=False, **LISTEN)
@@ -160,6 +162,9 @@ class Form:
 
     def _visitor(self, request: gr.Request) -> str:
         return f"{request.session_hash} {self.mode}"
+
+    async def _end(self) -> tuple[gr.Button, gr.Button]:
+        return gr.Button(visible=True), gr.Button(visible=False)
 
     async def _cancel(self, request: gr.Request) -> None:
         self.studio.cancel(self._visitor(request))
@@ -179,19 +184,18 @@ class Form:
 
         begin = {self.go: gr.Button(visible=False), self.stop: gr.Button(visible=True)}
         yield begin | dict.fromkeys(self.refused.values(), "")
-        end = {self.go: gr.Button(visible=True), self.stop: gr.Button(visible=False)}
         try:
             async for news in self.studio.draw(self._visitor(request), make_request):
                 if isinstance(news, Progress):
                     yield {self.panel: panels.progress_panel(language, news)}
             folder = await asyncio.to_thread(self.album.add, news)
-            yield end | {self.panel: panels.result_panel(language, news, folder, given), self.folder: str(folder)}
+            yield {self.panel: panels.result_panel(language, news, folder, given), self.folder: str(folder)}
         except InputError as error:
-            yield end | self._refuse(language, error)
+            yield self._refuse(language, error)
         except Exception as error:  # noqa: BLE001 - no visitor is shown a traceback
             if type(error) not in texts.OTHER_ERRORS:
                 traceback.print_exc()
-            yield end | {self.panel: panels.message(texts.failure(language, error))}
+            yield {self.panel: panels.message(texts.failure(language, error))}
 
     def _refuse(self, language: int, error: InputError) -> dict:
         """Return the updates that show an error below its field, or in the place of the pictures if it has none."""
