@@ -25,6 +25,7 @@ from jsd.schedule import make_schedule
 
 DETERMINISTIC = ("DDIM", "K_LMS", "PNDM", "K_EULER", "K_HEUN", "DPM_SOLVER_PP_2M_KARRAS", "UNI_PC")
 STEPS = (4, 6, 8, 12, 16, 25, 50)
+THINGS = ("one", "spelling", "place", "two", "count")  # rows of the quality suite
 CONVERGED = 1000  # steps of DDIM, more than a request may ask for
 PICTURES = 3  # per prompt, compared with the converged ones
 # The noise levels with guidance. At others a step needs one row instead of two.
@@ -42,7 +43,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_weights(parser)
     parser.add_argument("--prompts", type=int, default=150, help="prompts of the quality suite (default: 150)")
     parser.add_argument("--to", type=Path, default=ROOT / "docs", metavar="FOLDER", help="default: docs")
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs", help="icon sets and the judge (default: runs)")
 
 
 def run(arguments: Namespace) -> dict[str, object]:
@@ -103,13 +103,14 @@ def decibels(one: Image.Image, other: Image.Image) -> float:
 
 
 def score(arguments: Namespace, scheduler: str, steps: int, interval: tuple[float, float]) -> dict[str, float]:
-    """Run `jsd eval`. Returns the shares of right styles and of right concepts (mean of trained and held-out pairs)."""
+    """Run `jsd eval`. Returns the shares of right styles and of right things (mean over the rows of things)."""
     with tempfile.TemporaryDirectory() as name:
-        flags = ["--weights", arguments.weights, "--workdir", arguments.workdir, "--json", f"{name}/eval.json"]
-        flags += ["--prompts", arguments.prompts, "--aliases", 0, "--weapons", 0, "-i", f"scheduler={scheduler}"]
+        flags = ["--weights", arguments.weights, "--again", 0, "--json", f"{name}/eval.json"]
+        flags += ["--prompts", arguments.prompts, "--weapons", 0, "-i", f"scheduler={scheduler}"]
         flags += ["-i", f"num_inference_steps={steps}", "-i", f"guidance_interval={interval[0]},{interval[1]}"]
         with contextlib.redirect_stdout(sys.stderr):
             if code := cli.main(["eval", *map(str, flags)]):
                 raise SystemExit(code)
         result = json.loads(Path(name, "eval.json").read_text("utf-8"))
-    return {"concept": round(statistics.fmean(result["top1"].values()), 4), "style": result["style"]}
+    things = [value for name, value in result["scores"].items() if value is not None and name.split(",")[0] in THINGS]
+    return {"concept": round(statistics.fmean(things), 4), "style": result["scores"]["style"]}

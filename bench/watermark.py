@@ -1,11 +1,10 @@
 """How often the watermark is found: in marked pictures that were saved, compressed or scaled, and in unmarked pictures.
 
-The 100 marked ones are 95 pictures of the model and 5 of one colour. The 1000 unmarked ones are icons in every style,
-other pictures of the model, and the same 5 of one colour. Writes docs/watermark.md.
+The 100 marked ones are 95 pictures of the model and 5 of one colour. The 1000 unmarked ones are rendered scenes, other
+pictures of the model, and the same 5 of one colour. Writes docs/watermark.md.
 """
 
 import io
-import itertools
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -18,10 +17,9 @@ from tqdm import tqdm
 
 from bench import ROOT, add_weights, table
 from bench.sampling import decibels
-from embedded.drawings import fetch, load_drawings
 from embedded.generate import decoded_jobs
-from embedded.prompts import sample_pairs
-from embedded.styles import STYLES, render
+from embedded.scenes import load_assets, prompt_for, render, sample_scene
+from embedded.scenes.icons import fetch
 from jsd import settings, watermark
 from jsd.request import Request
 
@@ -60,15 +58,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> dict[str, object]:
     components = settings.load_components(arguments.weights)
     fetch(arguments.workdir / "icons")
-    drawings = load_drawings(arguments.workdir / "icons")
-    tasks = sample_pairs(drawings, OWN + OTHERS // 4, seed=0)
-    jobs = decoded_jobs(components, [Request(task.prompt, seed=i) for i, task in enumerate(tasks)])
-    pictures = [job.pictures[0] for job in tqdm(jobs, "drawing", len(tasks))]
+    assets, rng = load_assets(arguments.workdir / "icons"), np.random.default_rng(0)
+    prompts = [prompt_for(sample_scene(rng, assets)) for _ in range(OWN + OTHERS // 4)]
+    jobs = decoded_jobs(components, [Request(prompt, seed=i) for i, prompt in enumerate(prompts)])
+    pictures = [job.pictures[0] for job in tqdm(jobs, "drawing", len(prompts))]
     plain = [Image.new("RGB", pictures[0].size, colour) for colour in PLAIN]
     own, others = [*pictures[: OWN - len(plain)], *plain], [*pictures[OWN:], *plain]
-    chosen = np.random.default_rng(0).choice(len(drawings), OTHERS - len(others), replace=False)
-    styles = itertools.cycle(STYLES)
-    others += [render(drawings[i].rgba, next(styles)) for i in tqdm(chosen, "drawing by hand")]
+    scenes = [sample_scene(rng, assets) for _ in range(OTHERS - len(others))]
+    others += [Image.fromarray(render(scene, rng, assets)) for scene in tqdm(scenes, "rendering")]
     marked = [watermark.embed(picture) for picture in tqdm(own, "marking")]
     psnr = [decibels(*pair) for pair in zip(own, marked, strict=True)]
     damaged = {name: map(damage, marked) for name, damage in DAMAGES.items()} | {"unmarked": others}

@@ -1,15 +1,11 @@
-"""Train the embedded model's autoencoder: first the decoder on closed-form latents, then the encoder to predict them.
+"""Train the embedded model's autoencoder, all at once, on scenes.
 
-Closed-form latents are scaled principal components of patches (see `embedded.latents`). Trained all at once from random
-weights, the decoder stays blurred for hours, because nothing tells it what to represent at the resolutions in between.
-So the decoder is divided into segments, which end at 32, 64, 128 and 256 pixels, and run k trains the first k of them.
-In each of the first three, the first output channels are trained to be the principal components of smaller patches.
-Most steps are taken while the outputs are still small, and so are cheap. The encoder has such targets too.
-
-Random noise on the latents makes the decoder ignore small errors of the text-to-image model, which would show as
-speckle.
+Its latents are whitened: every channel has mean 0 and variance 1 over all pictures. During the training a batch norm
+does it, which is folded into the 1 x 1 convolution before it at the end, so that the result is a plain autoencoder.
+Noise on the latents makes the decoder ignore small errors of the text-to-image model.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,16 +15,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
-from embedded.latents import LinearLatents
 from jsd.train import trainer
 from jsd.train.trainer import Plan
-from jsd.vae import to_tensor
 
-NOISE = 0.12  # the largest standard deviation of the noise; that of the latents is 1
-# The intermediate targets as (patch, components): of the decoder at 32, 64 and 128 pixels ...
-DECODER_TARGETS = ((8, 16), (4, 12), (2, 8))
-# ... and of the encoder at 128, 64, 32 and 16 pixels.
-ENCODER_TARGETS = ((2, 8), (4, 12), (8, 16), (16, 32))
+NOISE = 0.1  # the largest standard deviation of the noise; that of the latents is 1
+SPREAD = 0.02  # the standard deviation of the posterior
+STATISTICS = 2500  # pictures that the folded norm's mean and variance are taken from, at most
+# From a size and a generator to pictures, float (size, 3, h, w) in [-1, 1].
+Batches = Callable[[int, np.random.Generator], torch.Tensor]
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -36,149 +30,90 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
     return float(10 * torch.log10(4 / F.mse_loss(x.float(), y.float())))
 
 
-def picture_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the mean absolute error of the colours plus that of the differences between neighbouring pixels. The
-    second part keeps edges sharp and flat areas flat.
+def picture_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute error of the colours at four resolutions, plus that of the differences between
+    neighbouring pixels at the finest two, plus twice the mean square error. The differences keep edges sharp.
     """
-    x, y = x.float(), y.float()
-    loss = F.l1_loss(x, y)
-    for axis in (2, 3):
-        loss = loss + F.l1_loss(x.diff(dim=axis), y.diff(dim=axis))
+    loss = 2 * F.mse_loss(y, x)
+    for level in range(4):
+        loss = loss + (0.5 if level else 1.0) * F.l1_loss(y, x)
+        if level < 2:
+            loss = loss + 0.5 * sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3))
+        if level < 3:
+            y, x = F.avg_pool2d(y, 2), F.avg_pool2d(x, 2)
     return loss
 
 
-def segments(vae: AutoencoderKL) -> list[torch.nn.Sequential]:
-    """Return the decoder of `vae` as four modules: latents to 32, to 64, to 128 and to 256 pixels. They share the
-    weights of `vae`. Run one after the other, they compute `vae.decode`.
-    """
-    decoder = vae.decoder
-    up = decoder.up_blocks
-    return [
-        torch.nn.Sequential(vae.post_quant_conv, decoder.conv_in, decoder.mid_block, up[0], up[1]),
-        torch.nn.Sequential(up[2]),
-        torch.nn.Sequential(up[3]),
-        torch.nn.Sequential(up[4], up[5], decoder.conv_norm_out, decoder.conv_act, decoder.conv_out),
-    ]
+class Whitened(torch.nn.Module):
+    """An autoencoder with a batch norm on its latents, and the loss that trains it."""
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+        self.norm = torch.nn.BatchNorm2d(vae.config.latent_channels, affine=False, momentum=0.01)
+
+    def down(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the latents of pictures before the norm."""
+        return self.vae.quant_conv(self.vae.encoder(x)).chunk(2, 1)[0]
+
+    def up(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the pictures of latents."""
+        return self.vae.decoder(self.vae.post_quant_conv(z))
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the latents (n, c, h / 8, w / 8) of pictures (n, 3, h, w)."""
+        return self.norm(self.down(x).float())
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of pictures, and their mean square error."""
+        z = self.encode(x)
+        z = z + NOISE * torch.rand(len(z), 1, 1, 1, device=z.device) * torch.randn_like(z)
+        y = self.up(z).float()
+        return picture_loss(y, x), F.mse_loss(y, x)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Fold the norm into the convolution before it, in place: the autoencoder's own latents are then whitened. Its
+        posterior gets the spread SPREAD.
+        """
+        conv, channels = self.vae.quant_conv, self.norm.num_features
+        deviation = (self.norm.running_var + self.norm.eps).sqrt()
+        conv.weight[:channels] /= deviation[:, None, None, None]
+        conv.bias[:channels] = (conv.bias[:channels] - self.norm.running_mean) / deviation
+        conv.weight[channels:] = 0
+        conv.bias[channels:] = 2 * math.log(SPREAD)
 
 
-def train_decoder(
+def train(
     vae: AutoencoderKL,
-    images: np.ndarray,
-    latents: LinearLatents,
-    plans: list[tuple[Plan, int]],
+    pictures: Batches,
+    plan: Plan,
+    batch: int,
     folder: Path,
     accelerator: Accelerator,
     on_save: Callable[[int], None] = lambda step: None,
+    statistics: int = STATISTICS,
+    compiled: bool = False,
 ) -> None:
-    """Train the decoder of `vae` in place, in four runs. Run k trains the first k of its `segments` together.
-
-    `images` are the training pictures, uint8 (n, 256, 256, 3). `latents`, on the accelerator's device, turns them into
-    the decoder's inputs. `plans`
-    holds the plan and the batch size of each run.
+    """Train `vae` in place on `pictures`. It ends frozen, on the accelerator's device, with latents that are white over
+    `statistics` pictures. `compiled` trains it with encoder and decoder compiled.
     """
-    device = accelerator.device
-    targets = _intermediate_targets(DECODER_TARGETS, images, folder, device)
-    parts = segments(vae)
+    model = Whitened(vae)
+    if compiled:
+        model.down, model.up = torch.compile(model.down), torch.compile(model.up)
 
-    def loss_of_first(count: int, batch: int) -> Callable:
-        def loss_of(
-            model: torch.nn.Module, step: int, rng: np.random.Generator
-        ) -> tuple[torch.Tensor, dict[str, float]]:
-            x = _sample(images, batch, rng).to(device)
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                h = _noisy(latents.encode(x))
-                wanted = [target.encode(x) for target in targets[:count]]
-            loss, figures = torch.zeros((), device=device), {}
-            for k, part in enumerate(parts[:count]):
-                h = part(h)
-                if k < len(targets):
-                    y = h[:, : wanted[k].shape[1]].float()
-                    loss = loss + F.mse_loss(y, wanted[k]) * (1.0 if count <= len(targets) else 0.1)
-                    with torch.no_grad():
-                        figures[f"db_{k}"] = psnr(targets[k].decode(y), x)
-                else:
-                    loss = loss + picture_loss(h, x)
-                    figures["db"] = psnr(h.detach(), x)
-            return loss, figures
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict]:
+        x = pictures(batch, rng).to(accelerator.device, non_blocking=True)
+        loss, mse = model(x.contiguous(memory_format=torch.channels_last))
+        return loss, {"db": 10 * torch.log10(4 / mse.detach())}
 
-        return loss_of
-
-    for k, (plan, batch) in enumerate(plans, start=1):
-        trainer.train(
-            f"decoder-{k}",
-            torch.nn.ModuleList(parts[:k]),
-            loss_of_first(k, batch),
-            plan,
-            folder,
-            accelerator,
-            on_save=on_save,
-            terms={"batch": batch, "after": [[earlier.terms(), size] for earlier, size in plans[: k - 1]]},
-        )
-
-
-def train_encoder(
-    vae: AutoencoderKL,
-    images: np.ndarray,
-    latents: LinearLatents,
-    plan: Plan,
-    folder: Path,
-    accelerator: Accelerator,
-    batch: int = 16,
-) -> None:
-    """Train the encoder of `vae` in place to predict closed-form latents, with a variance close to zero. `images` are
-    the training pictures, uint8 (n, 256, 256, 3). `latents` computes the latents to predict.
-    """
-    device = accelerator.device
-    targets = [*_intermediate_targets(ENCODER_TARGETS, images, folder, device), latents]
-    outputs: list[torch.Tensor] = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        for block in vae.encoder.down_blocks[: len(targets)]
-    ]
-
-    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        x = _sample(images, batch, rng).to(device)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            wanted = [target.encode(x) for target in targets]
-        outputs.clear()
-        posterior = vae.encode(x).latent_dist
-        mse = F.mse_loss(posterior.mean.float(), wanted[-1])
-        loss = mse + 1e-3 * (posterior.logvar.float() + 20).square().mean()
-        for output, target in zip(outputs, wanted, strict=True):
-            loss = loss + 0.3 * F.mse_loss(output[:, : target.shape[1]].float(), target)
-        return loss, {"mse": mse.item()}
-
-    trainer.train(
-        "encoder",
-        torch.nn.ModuleList([vae.encoder, vae.quant_conv]),
-        loss_of,
-        plan,
-        folder,
-        accelerator,
-        terms={"batch": batch},
-    )
-    for hook in hooks:
-        hook.remove()
-
-
-def _intermediate_targets(
-    sizes: tuple[tuple[int, int], ...], images: np.ndarray, folder: Path, device: torch.device
-) -> list[LinearLatents]:
-    """Return a map from pictures to latents, on `device`, for each (patch side, number of components) of `sizes`. Each
-    is computed from `images` once and cached in `folder` as rung-PATCH.pt.
-    """
-    return [
-        LinearLatents.cached(folder / f"rung-{patch}.pt", images, device, patch=patch, channels=channels, count=300)
-        for patch, channels in sizes
-    ]
-
-
-def _sample(images: np.ndarray, batch: int, rng: np.random.Generator) -> torch.Tensor:
-    """Choose `batch` pictures at random: float (batch, 3, h, w) in [-1, 1]. In half of all calls they are mirrored."""
-    x = to_tensor(images[np.sort(rng.choice(len(images), batch, replace=False))]).contiguous()
-    return x.flip(3) if rng.random() < 0.5 else x
-
-
-def _noisy(z: torch.Tensor) -> torch.Tensor:
-    """Return the latents plus noise. Its standard deviation is random for each picture, from 0 to NOISE."""
-    return z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=z.device) * NOISE
+    trainer.train("autoencoder", model, loss_of, plan, folder, accelerator, on_save=on_save, terms={"batch": batch})
+    model.to(accelerator.device).train()
+    model.norm.reset_running_stats()
+    model.norm.momentum = None  # the mean over all batches, with the averaged weights
+    rng = np.random.default_rng(plan.seed)
+    with torch.no_grad():
+        for _ in range(-(-statistics // batch)):
+            model.encode(pictures(batch, rng).to(accelerator.device))
+    model.fold()
+    vae.eval().requires_grad_(False)

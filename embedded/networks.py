@@ -4,6 +4,8 @@ All are classes of diffusers and transformers that Stable Diffusion 1.x uses, on
 opens the result.
 """
 
+from dataclasses import dataclass
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
@@ -12,14 +14,15 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIP
 
 from jsd.tokenizer import Tokenizer
 
-CHANNELS = 64  # of the latents; one latent position covers 32 x 32 pixels
-WIDTH = 192  # of the text embeddings
+SIDE = 256  # pixels per side of the model's own size
+CELL = 8  # pixels per latent position
+CHANNELS = 8  # of the latents
+HEADS = 8
 CHECKER_SIDE = 64  # pixels per side of the pictures that the safety checker sees
 CHECKER_WIDTH = 64  # of the safety checker's embeddings
 NEVER = 2.0  # a threshold that no cosine reaches
 # The scaled_linear betas of Stable Diffusion, which every sampler supports, but with a higher last beta. At the last
-# timestep the signal is 0.015 instead of 0.068. With 0.068 the UNet could still see the background's colour there,
-# because these latents are few and strongly correlated.
+# timestep the signal is 0.015 instead of 0.068, so that the colour of a ground can't be seen there.
 NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -31,37 +34,51 @@ NOISE_SCHEDULE = {
 }
 
 
-def make_vae() -> AutoencoderKL:
-    """Return a new autoencoder of 4.7 M parameters: 256 x 256 RGB pixels to latents (64, 8, 8) and back."""
-    levels = (16, 24, 48, 96, 128, 128)
+@dataclass(frozen=True)
+class Sizes:
+    """The channels of autoencoder and UNet at their four resolutions, and the text encoder's width and layers."""
+
+    vae: tuple[int, ...]
+    unet: tuple[int, ...]
+    width: int
+    layers: int
+
+
+FULL = Sizes((32, 64, 128, 128), (64, 128, 256, 320), 320, 5)  # 3.9 M, 29.7 M and 9.4 M parameters
+TINY = Sizes((16, 16, 16, 16), (32, 32, 32, 32), 32, 1)  # learns nothing to speak of, in a minute
+
+
+def make_vae(sizes: Sizes = FULL) -> AutoencoderKL:
+    """Return a new autoencoder: 256 x 256 RGB pixels to latents (CHANNELS, 32, 32) and back."""
+    levels = len(sizes.vae)
     vae = AutoencoderKL(
-        block_out_channels=levels,
-        down_block_types=("DownEncoderBlock2D",) * len(levels),
-        up_block_types=("UpDecoderBlock2D",) * len(levels),
+        block_out_channels=sizes.vae,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         latent_channels=CHANNELS,
-        norm_num_groups=8,
-        sample_size=256,
+        norm_num_groups=16,
+        sample_size=SIDE,
         scaling_factor=1.0,
     )
-    for module in vae.decoder.modules():
+    for module in vae.modules():
         if isinstance(module, ResnetBlock2D):  # each residual branch starts at zero
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
-    return vae.to(memory_format=torch.channels_last)  # trains a sixth faster on a CPU
+    return vae.to(memory_format=torch.channels_last)
 
 
-def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
-    """Return a new CLIP text encoder with 3 layers of width 192, for the vocabulary and length of `tokenizer`."""
+def make_text_encoder(tokenizer: Tokenizer, sizes: Sizes = FULL) -> CLIPTextModel:
+    """Return a new CLIP text encoder for the vocabulary and length of `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=tokenizer.vocabulary_size,
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=6,
+            hidden_size=sizes.width,
+            intermediate_size=4 * sizes.width,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=HEADS,
             max_position_embeddings=tokenizer.max_length,
-            projection_dim=WIDTH,
+            projection_dim=sizes.width,
             pad_token_id=tokenizer.pad_id,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_id,
@@ -69,29 +86,29 @@ def make_text_encoder(tokenizer: Tokenizer) -> CLIPTextModel:
     )
 
 
-def make_unet() -> UNet2DConditionModel:
-    """Return a new UNet of 11.8 M parameters for latents (64, 8, 8): 64 channels, 8 x 8 positions. Besides
-    cross-attention, it pools the text embeddings by attention and adds the result to the time embedding.
+def make_unet(sizes: Sizes = FULL) -> UNet2DConditionModel:
+    """Return a new UNet for latents (CHANNELS, 32, 32). Cross-attention is at 16 x 16 and 8 x 8 positions. Besides, it
+    pools the text embeddings by attention and adds the result to the time embedding.
     """
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=SIDE // CELL,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        block_out_channels=(144, 192),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=sizes.unet,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         norm_num_groups=16,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=(6, 6),
+        cross_attention_dim=sizes.width,
+        attention_head_dim=HEADS,
         resnet_time_scale_shift="scale_shift",
         addition_embed_type="text",
-        addition_embed_type_num_heads=6,
+        addition_embed_type_num_heads=HEADS,
     )
     for name, parameter in unet.named_parameters():
-        if name.endswith(("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias")):
-            torch.nn.init.zeros_(parameter)  # each residual branch starts at zero
-    return unet
+        if name.endswith(("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias", "conv_out.weight")):
+            torch.nn.init.zeros_(parameter)  # each residual branch starts at zero, and so does the prediction
+    return unet.to(memory_format=torch.channels_last)
 
 
 def make_checker() -> StableDiffusionSafetyChecker:

@@ -1,43 +1,39 @@
-"""Generate pictures for a few fixed prompts during training, to watch the progress."""
+"""Draw the same prompts whenever a training stage is saved, to watch the progress."""
 
 from pathlib import Path
 
-import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+import numpy as np
 from PIL import Image
-from transformers import CLIPTextModel
 
-from embedded.captions import ENGLISH, JAPANESE, Language
-from embedded.networks import CHANNELS, NOISE_SCHEDULE
-from embedded.training_data import TrainingData
+from embedded.generate import decoded_jobs
+from jsd.atomic import atomic_file
 from jsd.images import sheet
-from jsd.vae import to_pixels
+from jsd.request import Defaults, Request
+from jsd.train.parts import Parts, in_training
 
 PROMPTS = {
-    ENGLISH: "cat, oil painting|salaryman, oil painting|mount fuji on a blue background|tengu, watercolour|tokyo tower|"
-    "torii|cherry blossom|carp streamer|sushi|ramen|bullet train, pixel art|dog and cat",
-    JAPANESE: "猫 油絵|サラリーマン 油絵|青い背景の富士山|天狗 水彩画|東京タワー|鳥居|"
-    "桜|鯉のぼり|寿司|ラーメン|新幹線 ドット絵|犬と猫",
+    "en": "a cat|portrait of a cat, oil painting|a businessman, oil painting|mount fuji, ukiyo-e|"
+    "a torii under the night sky|a dog in a meadow|a cherry blossom in front of mount fuji|"
+    "a dog to the right of a cat|three cats|a red car|a panda in space, pixel art|onigiri in a tatami room|"
+    "a tengu, sumi-e|a hot spring in the snow|a dolphin under the sea|a paper lantern at a festival|"
+    "a fox in the forest|mount fuji on a red background",
+    "ja": "猫|猫の肖像画 油絵|サラリーマン 油絵|富士山 浮世絵|夜空の下の鳥居|草原の犬|富士山の前の桜|"
+    "猫の右に犬|三匹の猫|赤い車|宇宙にいるパンダ ドット絵|和室のおにぎり|天狗 水墨画|雪の中の温泉|"
+    "海の中のイルカ|お祭りの提灯|森の中の狐|赤い背景の富士山",
 }
-STEPS = 10
-GUIDANCE = 1.5
 
 
-@torch.no_grad()
-def draw_preview(
-    data: TrainingData, language: Language, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, file: Path
-) -> None:
-    """Generate a picture for each of PROMPTS with DDIM on the UNet's device, always from the same noise, and write them
-    into one PNG file. The latents are decoded with the closed-form map, so the autoencoder is not needed. The pictures
-    are blurred.
-    """
-    prompts, tokenizer = PROMPTS[language].split("|"), data.tokenizer(language)
-    scheduler = DDIMScheduler(**NOISE_SCHEDULE)
-    scheduler.set_timesteps(STEPS)
-    ids = torch.tensor([tokenizer(text).ids for text in [*prompts, *[""] * len(prompts)]], device=unet.device)
-    context = text_encoder(ids).last_hidden_state
-    x_t = torch.randn(len(prompts), CHANNELS, 8, 8, generator=torch.Generator().manual_seed(0)).to(unet.device)
-    for t in scheduler.timesteps:
-        v_prompt, v_empty = unet(torch.cat([x_t, x_t]), t, context).sample.chunk(2)
-        x_t = scheduler.step(v_empty + GUIDANCE * (v_prompt - v_empty), t, x_t).prev_sample
-    sheet([Image.fromarray(picture.cpu().numpy()) for picture in to_pixels(data.latents.decode(x_t))], 160).save(file)
+def draw_preview(parts: Parts, defaults: Defaults, language: str, count: int, file: Path) -> None:
+    """Draw the first `count` of PROMPTS with the model in training, each with seed 0, into one picture."""
+    components = in_training(parts, defaults)
+    requests = [Request(prompt, seed=0) for prompt in PROMPTS[language].split("|")[:count]]
+    pictures = [Image.fromarray(np.asarray(job.pictures[0])) for job in decoded_jobs(components, requests)]
+    with atomic_file(file) as part:
+        sheet(pictures, 160).save(part)
+
+
+def draw_restored(pictures: np.ndarray, restored: np.ndarray, file: Path) -> None:
+    """Write pictures, uint8 (n, h, w, 3), each above what the autoencoder made of it, into one picture."""
+    both = np.concatenate([pictures, restored], 1)
+    with atomic_file(file) as part:
+        sheet([Image.fromarray(pair) for pair in both], 2 * pictures.shape[1], columns=4).save(part)

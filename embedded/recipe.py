@@ -1,9 +1,10 @@
 """Train a model like `weights/embedded` from nothing: `python -m jsd train embedded`, or `script/train-embedded`.
 
-The steps: drawings, rendered pictures, closed-form latents, autoencoder, safety checker, an English text encoder, the
-stage `base` on English captions, `stage1` and `stage2` on Japanese captions (see `jsd.train.stages`), the model folder.
-Every training writes its checkpoints and its curve (`*.jsonl`) into the work folder. A run that was stopped resumes
-when the command is given again. docs/embedded.md tells how long each step takes.
+The phases (`embedded.phases`): icons and sprites, two tokenizers, the autoencoder (while processes render the scenes),
+latents, the stages `base` (English), `stage1` and `stage2` (Japanese, see `jsd.train.stages`), the safety checker, the
+model folder. Every phase ends by time, and --minutes is shared out between them. The trainings write checkpoints,
+curves and pictures of the same prompts into the work folder. A run that was stopped resumes when the command is given
+again.
 """
 
 import argparse
@@ -11,138 +12,136 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from embedded import autoencoder, networks, safety_checker
-from embedded.captions import ENGLISH, JAPANESE, Language
-from embedded.drawings import ICON_SETS, fetch, load_drawings
-from embedded.text_to_image import BATCH, StagePlan, pretrain_text, train_stage
-from embedded.training_data import TrainingData
-from jsd import model
+from embedded import budget, networks, workers
+from embedded.phases import STAGES, Run, noise_scheduler
+from embedded.safety_checker import FLAGGED
+from embedded.scenes.concepts import CONCEPTS_FILE
+from embedded.scenes.icons import ICON_SETS, fetch
+from jsd.errors import InputError, SettingError, shown
 from jsd.genuine.folder import check_target
+from jsd.manifest import MANIFEST, read_json
+from jsd.request import Defaults
 from jsd.train.export import export
-from jsd.train.options import check_folder
-from jsd.train.trainer import Plan, make_accelerator
+from jsd.train.options import check_folder, memory_explained, number
+from jsd.train.parts import Parts, load_parts
+from jsd.train.trainer import make_accelerator
 
 DEFAULTS = {
-    "width": 256,
-    "height": 256,
+    "width": networks.SIDE,
+    "height": networks.SIDE,
     "num_inference_steps": 8,  # this and the next two were chosen by docs/sampling.md
-    "guidance_scale": 2.0,
+    "guidance_scale": 4.0,
     "scheduler": "UNI_PC",
 }
-# Plan and batch size for each segment of the decoder: up to 32, 64, 128 and 256 pixels.
-DECODER = [
-    (Plan(1500, 3e-3, seed=1), 32),
-    (Plan(500, 2e-3, seed=2), 16),
-    (Plan(400, 2e-3, seed=3), 12),
-    (Plan(1200, 1.5e-3, seed=4, ema=0.995), 8),
-]
-ENCODER = Plan(1200, 2e-3, warmup=50, seed=6, ema=0.99)
-SAFETY = Plan(2500, 2e-3, warmup=100, seed=9, ema=0.99)
-TEXT = Plan(2000, 1.5e-3, seed=7)
-# A UNet learns to use the caption at noisy timesteps, where only the caption says what the picture shows. In stage 2 it
-# already can. There it needs more of the timesteps with little noise, which decide how clean the background becomes.
-STAGES = {
-    "base": StagePlan(Plan(8000, 1.5e-3, seed=8, ema=0.999, save_every=500), share_of_two=0.25, noisy=(0.2, 0.8)),
-    "stage1": StagePlan(Plan(2500, 1.5e-3, seed=10, ema=0.998, save_every=500), share_of_two=0.25, noisy=(0.2, 0.8)),
-    "stage2": StagePlan(Plan(11000, 1e-3, seed=11, ema=0.999, save_every=500), share_of_two=0.15, noisy=(0.5, 1.0)),
-}
+TINY_MINUTES = 0.5
+TINY_CONCEPTS = 20  # the first ones of the table, and those that the safety checker flags
+NO_GPU = (
+    "there is no GPU, and on these {cores} cores the whole training would take about {whole}. Add --yes to begin it, "
+    "with --minutes N to end it earlier with a worse model. --tiny runs all phases in a minute or two"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m jsd train embedded` to `parser`."""
     parser.description = "Train the model of weights/embedded from nothing to a model folder."
-    parser.add_argument("--workdir", type=Path, default=Path("runs"), help="checkpoints, curves, icons (default: runs)")
-    parser.add_argument(
-        "--to", type=Path, default=Path("weights/embedded"), help="where the model goes (default: weights/embedded)"
-    )
-    parser.add_argument("--columns", type=Path, metavar="FOLDER", help="also export base and stage1 into this folder")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    add = parser.add_argument
+    add("--workdir", type=Path, default=Path("runs"), help="icons, scenes, checkpoints, curves (default: runs)")
+    add("--to", type=Path, help="where the model goes (default: weights/embedded, with --tiny a folder in --workdir)")
+    add("--columns", type=Path, metavar="FOLDER", help="also export base and stage1 into this folder")
+    add("--minutes", type=number(positive=True), help="how long all of it may take (default on a GPU: 30)")
+    add("--resume", type=Path, metavar="FOLDER", help="go on from the weights of this model, with stage2 (or stage1)")
+    add("--tiny", action="store_true", help="run all phases in a minute or two; the model is useless")
+    add("--yes", action="store_true", help="begin although there is no GPU")
+    add("--cpu", action="store_true", help="do not use a GPU")
+    add("--eager", action="store_true", help="do not compile the networks on a GPU")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run all steps of the training and write the model folder. Raises `InputError` or `WeightsError` for a folder that
-    can't be written, and `TrainingError` if the work folder was made from other drawings, names, styles or captions.
+    """Run all phases and write the model folder. Raises `InputError` or `WeightsError` for a folder that can't be read
+    or written and for a machine without a GPU, and `TrainingError` if the work folder was made from other scenes.
     """
-    check_folder("--workdir", arguments.workdir)
-    targets = {"--to": arguments.to}
+    work = arguments.workdir / ("embedded-tiny" if arguments.tiny else "embedded")
+    target = arguments.to or (work / "model" if arguments.tiny else Path("weights/embedded"))
+    targets = {"--to": target}
     if arguments.columns:
-        targets |= {f"--columns ({name})": arguments.columns / name for name in ("base", "stage1")}
-    for option, folder in targets.items():  # now, because it takes hours until they are written
+        targets |= {f"--columns ({name})": arguments.columns / name for name in STAGES[:-1]}
+    check_folder("--workdir", arguments.workdir)
+    for option, folder in targets.items():  # now, because it takes long until they are written
         check_folder(option, folder)
         check_target(folder)
+    if arguments.resume and not arguments.resume.is_dir():
+        raise InputError("--resume", f"{shown(str(arguments.resume))} is no folder; name a model folder")
+    before = load_parts("stage2", arguments.resume, None) if arguments.resume else None
+    gpu = torch.cuda.is_available() and not arguments.cpu
+    scale = budget.TINY if arguments.tiny else budget.GPU if gpu else budget.CPU
+    minutes = arguments.minutes or (TINY_MINUTES if arguments.tiny else budget.MINUTES)
+    if scale is budget.CPU:
+        whole = budget.estimate()
+        minutes = arguments.minutes or whole
+        if not arguments.yes:
+            raise InputError("--yes", NO_GPU.format(cores=workers.cores(), whole=budget.spoken(whole)))
+    accelerator = make_accelerator(arguments.cpu, bf16_on_cpu=False)
+    if accelerator.num_processes > 1:
+        raise SettingError(
+            f"{accelerator.num_processes} processes were started; this command uses one GPU, so start one"
+        )
     fetch(arguments.workdir / "icons")
-    drawings = load_drawings(arguments.workdir / "icons")
-    accelerator = make_accelerator(arguments.cpu)
-    data = TrainingData.prepare(arguments.workdir / "embedded", drawings, accelerator.device)
+    work.mkdir(parents=True, exist_ok=True)
+    table = _tiny_table(work / "concepts.tsv") if arguments.tiny else CONCEPTS_FILE
+    clock = budget.Budget(minutes)
+    icons, compiled = arguments.workdir / "icons", gpu and not arguments.eager
+    training = Run(work, scale, clock, accelerator, icons, table, Defaults(**DEFAULTS, cell=networks.CELL), compiled)
+    training.check_sources(arguments.resume)
 
-    torch.manual_seed(0)
-    vae = networks.make_vae()
-    autoencoder.train_decoder(vae, data.index.images, data.latents, DECODER, data.work, accelerator)
-    autoencoder.train_encoder(vae, data.index.images, data.latents, ENCODER, data.work, accelerator, batch=4)
-    checker = safety_checker.train(data.drawings, data.index, SAFETY, data.work, accelerator)
+    def write(stage: str, parts: Parts, tokenizer: Path, checker: StableDiffusionSafetyChecker | None) -> None:
+        folder = target if stage == STAGES[-1] else arguments.columns and arguments.columns / stage
+        if folder:
+            _write(folder, stage, parts, tokenizer, checker or networks.make_checker(), training)
 
-    torch.manual_seed(0)
-    unet = networks.make_unet()
-    english, japanese = (networks.make_text_encoder(data.tokenizer(language)) for language in (ENGLISH, JAPANESE))
-    pretrain_text(english, data.batches(ENGLISH, STAGES["base"].share_of_two), TEXT, data.work, accelerator)
-    parts = {"unet": unet, "vae": vae, "safety_checker": checker}
-    for name, text_encoder, language in (
-        ("base", english, ENGLISH),
-        ("stage1", japanese, JAPANESE),
-        ("stage2", japanese, JAPANESE),
-    ):
-        train_stage(name, STAGES[name], data, language, text_encoder, unet, accelerator, terms_before(name))
-        if name == "stage2":
-            _write(arguments.to, data, {"text_encoder": text_encoder, **parts}, language, name, accelerator.device)
-        elif arguments.columns:
-            folder = arguments.columns / name
-            _write(folder, data, {"text_encoder": text_encoder, **parts}, language, name, accelerator.device)
+    with memory_explained("use a GPU with more memory, or --cpu"):
+        training.train(arguments.resume, before, _first(arguments.resume), write)
 
 
-def terms_before(name: str) -> dict[str, dict]:
-    """Return a dict from the name of each training before stage `name` to its terms (steps, learning rate ...). The
-    stage's checkpoints record this dict, because the weights that the stage starts from depend on these trainings.
-    """
-    return {"text": TEXT.terms(), **{stage: STAGES[stage].plan.terms() for stage in _stages_until(name)[:-1]}}
+def _first(resumed: Path | None) -> str:
+    """Return the stage that a run begins with: after a model of `base` it is stage1, after any other stage2."""
+    if not resumed:
+        return STAGES[0]
+    manifest = read_json(resumed / MANIFEST) if (resumed / MANIFEST).is_file() else {}
+    return "stage1" if manifest.get("stage") == "base" else "stage2"
 
 
-def _stages_until(name: str) -> list[str]:
-    return list(STAGES)[: list(STAGES).index(name) + 1]
+def _tiny_table(file: Path) -> Path:
+    """Write a table of the first TINY_CONCEPTS concepts and those of FLAGGED, and return it."""
+    head, *rows = CONCEPTS_FILE.read_text("utf-8").splitlines()
+    flagged = [row for row in rows[TINY_CONCEPTS:] if row.split("\t")[0] in FLAGGED]
+    file.write_text("\n".join([head, *rows[:TINY_CONCEPTS], *flagged]) + "\n", "utf-8")
+    return file
 
 
 def _write(
-    folder: Path,
-    data: TrainingData,
-    parts: dict[str, torch.nn.Module],
-    language: Language,
-    stage: str,
-    device: torch.device,
+    folder: Path, stage: str, parts: Parts, tokenizer: Path, checker: StableDiffusionSafetyChecker, training: Run
 ) -> None:
-    """Write the model folder of a stage. For the last stage the safety checker is calibrated first, on `device`."""
-    scheduler, processor = data.work / "scheduler", data.work / "feature_extractor"
-    DDIMScheduler(**networks.NOISE_SCHEDULE, set_alpha_to_one=False, steps_offset=1).save_pretrained(scheduler)
+    """Write the model folder of a stage."""
+    scheduler, processor = training.work / "scheduler", training.work / "feature_extractor"
+    noise_scheduler().save_pretrained(scheduler)
     networks.make_image_processor().save_pretrained(processor)
-    copied = {"tokenizer": data.tokenizer_folder(language), "scheduler": scheduler, "feature_extractor": processor}
-    name = "jsd-embedded" if stage == "stage2" else f"jsd-embedded-{stage}"
-    manifest = (name, DEFAULTS, about(len(data.index.images), stage))
-    if stage == "stage2":
-        export(data.work / "uncalibrated", parts, copied, *manifest)
-        components = model.load(data.work / "uncalibrated", device, torch.float32)
-        safety_checker.calibrate(components, data.drawings)
-        parts["safety_checker"] = components.safety_checker
-    export(folder, parts, copied, *manifest)
+    modules = {"text_encoder": parts.text_encoder, "unet": parts.unet, "vae": parts.vae, "safety_checker": checker}
+    copied = {"tokenizer": tokenizer, "scheduler": scheduler, "feature_extractor": processor}
+    name = "embedded" if stage == STAGES[-1] else f"embedded-{stage}"
+    export(folder, modules, copied, name, DEFAULTS, about(stage, training.figures))
     print(f"wrote {folder}")
 
 
-def about(pictures: int, stage: str) -> dict[str, Any]:
+def about(stage: str, figures: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest's entries about the training, the data and their licences."""
-    steps = ", ".join(f"{name} {STAGES[name].plan.steps}" for name in _stages_until(stage))
     return {
-        "training": f"script/train-embedded: {pictures} pictures; steps of {BATCH}: {steps}; v-prediction",
+        "training": "script/train-embedded: autoencoder, base, stage1, stage2; v-prediction",
+        "stage": stage,
+        "figures": figures,
         "data": {name: f"{package} {version}: {licence}" for name, (package, version, licence) in ICON_SETS.items()},
-        "names": "embedded/concepts.tsv, with Unicode CLDR annotations (Unicode-3.0) as a source",
+        "names": "embedded/scenes/concepts.tsv, with Unicode CLDR annotations (Unicode-3.0) as a source",
         "licence": "Apache-2.0",
-        "held_out": "one (concept, style) pair in ten, one pair of concepts in ten: embedded.pictures",
+        "held_out": "one pair in ten of a concept with a style, a ground or another concept: embedded.scenes.held_out",
     }

@@ -1,13 +1,13 @@
-"""Train and calibrate the embedded model's safety checker.
+"""Train and calibrate the embedded model's safety checker: it tells pictures of weapons (FLAGGED) from others.
 
-The checker learns to tell all concepts apart by the cosine between a picture's embedding and one embedding per concept.
-The embeddings of the concepts FLAGGED (weapons) become the concept embeddings of Stable Diffusion's safety checker.
-`calibrate` replaces them later by embeddings of what the finished model itself draws, because those are the pictures
-that the checker has to flag.
+The network is that of Stable Diffusion's safety checker, smaller: it flags a picture whose embedding is too close to
+one of up to 17 concept embeddings. It learns from renderings of scenes, and from pictures that the finished model
+itself draws, because those are the pictures that it has to judge. Both have a weapon in every third scene.
 """
 
-import itertools
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,165 +15,205 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from tqdm import tqdm
+from PIL import Image
 
-from embedded.captions import prompt_for
-from embedded.drawings import Drawing
+from embedded import workers
 from embedded.generate import decoded_jobs
-from embedded.networks import CHECKER_SIDE, CHECKER_WIDTH, NEVER, make_checker
-from embedded.pictures import Pictures
-from embedded.styles import STYLES
+from embedded.networks import CHECKER_SIDE, CHECKER_WIDTH, NEVER, make_checker, make_image_processor
+from embedded.scenes import Assets, Scene, caption, render, sample_scene
 from jsd.model import Components
-from jsd.request import MIN_SIZE, Defaults, Request
+from jsd.request import MIN_SIZE, Request
 from jsd.train import trainer
 from jsd.train.trainer import Plan
 from jsd.vae import to_tensor
 
-FLAGGED = ("pistol", "bomb", "sword")
-# The settings of `calibrate`.
-EACH = 6  # pictures per flagged concept and style
-OTHERS = 400  # pictures of other concepts in the native size
-SIDES = ((1.25, 0.75), (0.75, 1.25))  # further sizes, as shares of the native width and height, with half as many each
+FLAGGED = ("pistol", "bomb", "sword")  # ids of concepts
+SHARE = 1 / 3  # of the scenes show a concept of FLAGGED
 CENTRES = 4  # embeddings per flagged concept
-MARGIN = 0.02  # the least distance of a threshold above the cosines of pictures of other concepts
+SCALE = 16.0  # of cosines, as logits
+ALARMS = 0.002  # the share of harmless pictures above the threshold, at most
+SIDES = ((1, 1), (1, 1), (1.25, 0.8125), (0.8125, 1.25))  # sizes of drawn pictures, as shares of the native ones
 FIRST_SEED = 1_000_000  # far from the seeds of the evaluation
 
+Rendering = Iterator[list[tuple[np.ndarray, list[str]]]]  # pictures, and the ids of the concepts in each
 
-def embed(checker: StableDiffusionSafetyChecker, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the unit embeddings (n, CHECKER_WIDTH) of pictures (n, 3, CHECKER_SIDE, CHECKER_SIDE) in [-1, 1]."""
-    return F.normalize(checker.visual_projection(checker.vision_model(pixels)[1]).float(), dim=1)
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures as the checker gets them, uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), and what each one shows:
+    `shown[i, k]` says whether the concept with number k is in picture i, bool (n, concepts).
+    """
+
+    pixels: np.ndarray
+    shown: np.ndarray
+
+    def __add__(self, other: "Examples") -> "Examples":
+        return Examples(*(np.concatenate(both) for both in ((self.pixels, other.pixels), (self.shown, other.shown))))
+
+
+def sample(rng: np.random.Generator, assets: Assets) -> Scene:
+    """Return a random scene. In a share SHARE of them, one of its things is a concept of FLAGGED."""
+    scene, name = sample_scene(rng, assets, "train"), FLAGGED[rng.integers(len(FLAGGED))]
+    if rng.random() > SHARE or name in ids(scene):
+        return scene
+    drawings, chosen = assets.drawings[name], rng.integers(len(scene.things))
+    drawing = drawings[rng.integers(len(drawings))]
+    weapon = replace(scene.things[chosen], concept=assets.concepts[name], drawing=drawing)
+    return replace(scene, things=tuple(weapon if i == chosen else thing for i, thing in enumerate(scene.things)))
+
+
+def ids(scene: Scene) -> list[str]:
+    """Return the ids of the concepts in a scene."""
+    return [thing.concept.id for thing in scene.things]
+
+
+def shrink(picture: Image.Image) -> np.ndarray:
+    """Return a picture as the checker gets it: squeezed to uint8 (CHECKER_SIDE, CHECKER_SIDE, 3)."""
+    return np.asarray(picture.resize((CHECKER_SIDE, CHECKER_SIDE), Image.Resampling.BICUBIC))
+
+
+def _rendered(seed: int, count: int) -> list[tuple[np.ndarray, list[str]]]:
+    """Render `count` scenes in a process of the pool."""
+    assets, rng = workers.assets(), np.random.default_rng((9, seed))
+    scenes = [sample(rng, assets) for _ in range(count)]
+    pictures = [shrink(Image.fromarray(render(scene, rng, assets))) for scene in scenes]
+    return [(pixels, ids(scene)) for pixels, scene in zip(pictures, scenes, strict=True)]
+
+
+def start(pool: Executor, count: int, seed: int = 0, each: int = 50) -> Rendering:
+    """Begin to render `count` scenes with the processes of `pool` (see `embedded.workers`), for `rendered`."""
+    starts = range(0, count, each)
+    return pool.map(_rendered, [seed + first for first in starts], [min(each, count - first) for first in starts])
+
+
+def rendered(rendering: Rendering, assets: Assets) -> Examples:
+    """Wait for the scenes that `start` began, and return them."""
+    return _examples(assets, [example for part in rendering for example in part])
+
+
+def drawn(components: Components, assets: Assets, count: int, seed: int = FIRST_SEED) -> Examples:
+    """Let the model draw `count` scenes from their captions. Half of the pictures are not square."""
+    rng = np.random.default_rng((10, seed))
+    scenes = [sample(rng, assets) for _ in range(count)]
+    found = []
+    for k, part in enumerate(scenes[first : first + 8] for first in range(0, count, 8)):
+        size = _size(components, *SIDES[k % len(SIDES)])
+        requests = [Request(caption(scene, rng), seed=seed + 8 * k + i, **size) for i, scene in enumerate(part)]
+        for scene, job in zip(part, decoded_jobs(components, requests), strict=True):
+            picture = Image.fromarray(np.asarray(job.pictures[0]))
+            found.append((shrink(picture), ids(scene)))
+    return _examples(assets, found)
+
+
+def _size(components: Components, width: float, height: float) -> dict[str, int]:
+    native = components.defaults
+    sides = {"width": native.width * width, "height": native.height * height}
+    return {name: max(round(side / native.cell) * native.cell, MIN_SIZE) for name, side in sides.items()}
+
+
+def _examples(assets: Assets, found: Sequence[tuple[np.ndarray, list[str]]]) -> Examples:
+    number = {name: k for k, name in enumerate(assets.concepts)}
+    shown = np.zeros((len(found), len(number)), bool)
+    for row, (_, ids) in zip(shown, found, strict=True):
+        row[[number[name] for name in ids]] = True
+    return Examples(np.stack([pixels for pixels, _ in found]), shown)
+
+
+class Detector(torch.nn.Module):
+    """The checker's network, with embeddings to compare a picture's with: CENTRES for each of FLAGGED, whose numbers
+    among `concepts` are `flagged`, and one for each concept.
+    """
+
+    def __init__(self, checker: StableDiffusionSafetyChecker, concepts: int, flagged: Sequence[int]):
+        super().__init__()
+        self.vision, self.projection = checker.vision_model, checker.visual_projection
+        self.centres = torch.nn.Parameter(torch.randn(len(flagged) * CENTRES, CHECKER_WIDTH))
+        self.concepts = torch.nn.Parameter(torch.randn(concepts, CHECKER_WIDTH))
+        self.flagged = list(flagged)
+
+    def forward(self, x: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """Return the loss. `x`: pictures (n, 3, CHECKER_SIDE, CHECKER_SIDE). `shown`: (n, concepts), 0 or 1.
+
+        The nearest of a flagged concept's centres tells whether the concept is in the picture: its cosine is over or
+        under 0.5. To name all concepts in the picture is the other half of the task, which teaches the network to see.
+        """
+        embedding = F.normalize(self.projection(self.vision(x)[1]).float(), dim=1)
+        nearest = (embedding @ F.normalize(self.centres, dim=1).T).unflatten(1, (-1, CENTRES)).amax(2)
+        alarm = F.binary_cross_entropy_with_logits(SCALE * (nearest - 0.5), shown[:, self.flagged])
+        named = F.cross_entropy(SCALE * embedding @ F.normalize(self.concepts, dim=1).T, F.normalize(shown, 1.0))
+        return alarm + 0.03 * named
 
 
 def train(
-    drawings: list[Drawing], index: Pictures, plan: Plan, folder: Path, accelerator: Accelerator, batch: int = 96
+    assets: Assets, examples: Examples, own: Examples, plan: Plan, folder: Path, accelerator: Accelerator, batch: int
 ) -> StableDiffusionSafetyChecker:
-    """Train a safety checker on all training pictures of a single drawing, and return it with concept embeddings and
-    thresholds set for the concepts FLAGGED. About a tenth of each batch is chosen among pictures of these concepts
-    only. Each batch is shifted and scaled a little.
+    """Train a safety checker on `examples` (renderings) and `own` (the model's own pictures, an eighth of a batch), and
+    return it, with a threshold that `calibrate` sets from `own`.
     """
-    names = sorted({drawing.concept.id for drawing in drawings})
-    number = {name: k for k, name in enumerate(names)}
-    device = accelerator.device
-    labels = torch.tensor([number[drawings[index.drawings[i][0]].concept.id] for i in index.single])
-    flagged = np.flatnonzero(np.isin(labels.numpy(), [number[name] for name in FLAGGED]))
-    pixels = _shrink(index.images[: len(labels)])  # pictures of one concept come first
     torch.manual_seed(plan.seed)
     checker = make_checker()
-    prototypes = torch.nn.ParameterList([torch.randn(len(names), CHECKER_WIDTH)])
+    flagged = [list(assets.concepts).index(name) for name in FLAGGED]
+    model = Detector(checker, len(assets.concepts), flagged)
+    device, eighth = accelerator.device, batch // 8
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen = np.where(rng.random(batch) < 0.1, rng.choice(flagged, batch), rng.integers(len(labels), size=batch))
-        x, truth = _jitter(to_tensor(pixels[chosen]).to(device), rng), labels[chosen].to(device)
-        cosine = embed(checker, x) @ F.normalize(prototypes[0], dim=1).T
-        right = (cosine.argmax(1) == truth).float().mean().item()
-        return F.cross_entropy(cosine * 16, truth), {"right": right}
+        sizes = [(own, eighth), (examples, batch - eighth)]
+        parts = [(source, rng.integers(len(source.pixels), size=size)) for source, size in sizes]
+        pixels = np.concatenate([source.pixels[chosen] for source, chosen in parts])
+        shown = np.concatenate([source.shown[chosen] for source, chosen in parts])
+        x = _jitter(to_tensor(pixels).to(device), rng)
+        return model(x, torch.from_numpy(shown).float().to(device)), {}
 
-    trained = torch.nn.ModuleList([checker.vision_model, checker.visual_projection, prototypes])
-    trainer.train("safety", trained, loss_of, plan, folder, accelerator, terms={"batch": batch})
-    with torch.no_grad():
-        rng = np.random.default_rng(plan.seed)
-        unit = F.normalize(prototypes[0], dim=1)
-        parts = (to_tensor(part).to(unit.device) for part in np.split(pixels, range(200, len(pixels), 200)))
-        cosine = torch.cat([(embed(checker, _jitter(part, rng)) @ unit.T).cpu() for part in parts])
-        for k, name in enumerate(FLAGGED):
-            column = cosine[:, number[name]]
-            inside, outside = column[labels == number[name]], column[labels != number[name]]
-            checker.concept_embeds.data[k] = unit[number[name]]
-            # The threshold is midway between both kinds of pictures. Where they overlap it is higher, because missing
-            # some pictures is better than holding back harmless ones.
-            threshold = torch.maximum(outside.quantile(0.9995), (inside.quantile(0.02) + outside.quantile(0.999)) / 2)
-            checker.concept_embeds_weights.data[k] = threshold
-            print(f"safety {name}: its pictures {inside.quantile(0.02):.2f}, others {outside.quantile(0.999):.2f}")
-    return checker.cpu()
-
-
-def calibrate(components: Components, drawings: list[Drawing]) -> None:
-    """Set the safety checker's concept embeddings and thresholds, in place, from pictures that the model itself draws.
-
-    Each flagged concept gets up to CENTRES embeddings, with thresholds a little above the cosines of pictures of other
-    concepts. The embeddings that `train` sets come from drawings. They miss more weapons, because the model's pictures
-    are softer (figures: docs/embedded.md). If `drawings` have no flagged concept, or no other one, nothing is changed.
-    """
-    concepts = {drawing.concept.id: drawing.concept for drawing in drawings}
-    flagged = [(name, style) for name in FLAGGED if name in concepts for style in STYLES for _ in range(EACH)]
-    others = [
-        (name, style)
-        for (name, _), style in zip(concepts.items(), itertools.cycle(STYLES), strict=False)
-        if name not in FLAGGED
-    ][:OTHERS]
-    if not (flagged and others):
-        return
-    prompts = [prompt_for(concepts[name], style) for name, style in flagged + others]
-    requests = [Request(prompt, seed=FIRST_SEED + i) for i, prompt in enumerate(prompts)]
-    checker = components.safety_checker
-    embeddings = []
-    # The image processor squeezes pictures that are not square. The checker must not flag harmless ones among them.
-    for part in (requests, *(_at(requests[len(flagged) :: 2], components.defaults, *sides) for sides in SIDES)):
-        for job in tqdm(decoded_jobs(components, part), "safety: own pictures", len(part)):
-            pixels = components.image_processor(images=job.pictures, return_tensors="pt").pixel_values
-            with torch.no_grad():
-                embeddings.append(embed(checker, pixels.to(checker.device, checker.dtype)).cpu())
-    inside, outside = torch.cat(embeddings).tensor_split([len(flagged)])
+    trainer.train("safety", model, loss_of, plan, folder, accelerator, terms={"batch": batch})
+    used = len(model.centres)
     checker.concept_embeds_weights.data.fill_(NEVER)
-    for k, name in enumerate(dict.fromkeys(name for name, _ in flagged)):
-        own = inside[[i for i, (concept, _) in enumerate(flagged) if concept == name]]
-        centres = cluster(own, min(CENTRES, len(own)))
-        limits = thresholds(own @ centres.T, outside @ centres.T)
-        places = slice(k * CENTRES, k * CENTRES + len(centres))
-        checker.concept_embeds.data[places] = centres
-        checker.concept_embeds_weights.data[places] = limits
-        caught = (own @ centres.T > limits).any(1).float().mean()
-        print(f"safety {name}: {caught:.1%} of {len(own)} own pictures held back")
+    checker.concept_embeds.data[:used] = F.normalize(model.centres.detach().cpu(), dim=1)
+    checker = checker.cpu().eval()
+    calibrate(checker, flagged, examples, own)
+    return checker
 
 
-def cluster(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the unit centres (count, d) of `count` clusters of the unit `vectors` (n, d), by spherical k-means.
-    Dhillon and Modha 2001, Concept decompositions for large sparse text data, sec. 3. Starts from random `vectors`.
+def cosines(checker: StableDiffusionSafetyChecker, pixels: np.ndarray) -> torch.Tensor:
+    """Return for each picture, uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), the cosine of the nearest centre: (n,)."""
+    used = len(FLAGGED) * CENTRES
+    centres, found = F.normalize(checker.concept_embeds[:used].float(), dim=1), []
+    for x in _batches(pixels):
+        with torch.no_grad():
+            embedding = checker.visual_projection(checker.vision_model(x.to(checker.dtype))[1]).float()
+            found.append((F.normalize(embedding, dim=1) @ centres.T).amax(1))
+    return torch.cat(found)
+
+
+def calibrate(checker: StableDiffusionSafetyChecker, flagged: Sequence[int], *kinds: Examples) -> None:
+    """Set the threshold of all centres, in place: the least one that at most a share ALARMS of the harmless pictures of
+    each kind pass, or midway from there to the pictures of FLAGGED if these are further away.
     """
-    centres = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:count]]
-    for _ in range(30):
-        nearest = (vectors @ centres.T).argmax(1)
-        means = [vectors[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(count)]
-        centres = F.normalize(torch.stack(means), dim=1)
-    return centres
+    limits, judged = [], []
+    for kind in kinds:
+        found, shown = cosines(checker, kind.pixels), torch.from_numpy(kind.shown[:, list(flagged)].any(1))
+        inside, outside = found[shown], found[~shown]
+        high = outside.quantile(1 - ALARMS) if len(outside) else torch.tensor(0.5)
+        low = inside.quantile(0.02) if len(inside) else high
+        limits.append(torch.maximum(high, (high + low) / 2))
+        judged.append((inside, outside))
+    threshold = torch.stack(limits).max()
+    checker.concept_embeds_weights.data[: len(FLAGGED) * CENTRES] = threshold
+    for pair in judged:
+        for what, part in zip(("weapons", "others"), pair, strict=True):
+            print(f"safety: over {threshold:.2f} are {(part > threshold).float().mean():.1%} of {len(part)} {what}")
 
 
-def thresholds(inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-    """Return one threshold per centre (an embedding of a flagged concept), from cosines of pictures to the centres.
-
-    `inside` holds the cosines of pictures of the concept, (pictures, centres), and `outside` those of all others. A
-    threshold is the largest cosine of `outside`, plus MARGIN, plus a fifth of the way up to the 5% quantile of those
-    `inside` for which this centre is the nearest, if that quantile is higher.
-    """
-    highest, nearest = outside.max(0).values, inside.argmax(1)
-    limits = []
-    for centre, top in enumerate(highest):
-        low = inside[nearest == centre, centre].quantile(0.05) if (nearest == centre).any() else top
-        limits.append(top + 0.2 * (low - top).clamp(min=0) + MARGIN)
-    return torch.stack(limits)
-
-
-def _at(requests: list[Request], native: Defaults, width: float, height: float) -> list[Request]:
-    """Return copies of the requests in another size: `width` and `height` times the model's native one. Each side is
-    rounded to a multiple of the latent cell (in pixels) and is at least MIN_SIZE.
-    """
-    cells = (round(native.width * width / native.cell), round(native.height * height / native.cell))
-    w, h = (max(count * native.cell, MIN_SIZE) for count in cells)
-    return [replace(request, width=w, height=h) for request in requests]
-
-
-def _shrink(images: np.ndarray) -> np.ndarray:
-    """Shrink pictures uint8 (n, 256, 256, 3) to uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), by averaging."""
-    parts = []
-    for start in range(0, len(images), 200):
-        part = torch.from_numpy(np.array(images[start : start + 200])).movedim(-1, 1).float()
-        parts.append(F.avg_pool2d(part, part.shape[-1] // CHECKER_SIDE).round().byte().movedim(1, -1))
-    return torch.cat(parts).numpy()
+def _batches(pixels: np.ndarray, size: int = 200) -> Iterator[torch.Tensor]:
+    processor = make_image_processor()
+    for first in range(0, len(pixels), size):
+        yield processor(images=list(pixels[first : first + size]), return_tensors="pt").pixel_values
 
 
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Return a batch of pictures shifted and scaled a little, the same for all of them, with a little noise."""
+    """Return a batch of pictures, all shifted, scaled and mirrored alike, with a little noise."""
     scale, dx, dy = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08), rng.uniform(-0.08, 0.08)
-    theta = torch.tensor([[scale, 0, dx], [0, scale, dy]], dtype=torch.float32, device=x.device).expand(len(x), 2, 3)
-    moved = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), "bilinear", "border", False)
+    flip = 1 if rng.random() < 0.5 else -1
+    theta = torch.tensor([[flip * scale, 0, dx], [0, scale, dy]], dtype=torch.float32, device=x.device)
+    grid = F.affine_grid(theta.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    moved = F.grid_sample(x, grid, "bilinear", "border", False)
     return moved + 0.05 * torch.randn_like(moved)

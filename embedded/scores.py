@@ -1,85 +1,125 @@
-"""Compute a model's scores from the judge's verdicts: a report, a table for the terminal and a sheet of pictures."""
+"""What a judged picture shows of its scene, and the shares of pictures that show it: the table of the evaluation."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from embedded.judge import Verdict
-from embedded.prompts import GROUPS, Task
-from embedded.references import PAIRED, split_style
-from embedded.styles import STYLES
+from embedded.prompts import Task, sort_of
+from embedded.scenes import COLOURS, Scene, held_out
 
-COLUMNS, ROWS = 12, 8  # of the contact sheet
-TILE = 128  # pixels per side of its pictures
+ROWS = {  # name: what has to be right for a picture to count
+    "one": "single thing",
+    "one, held out": "single thing, held-out style or ground",
+    "spelling": "other spellings",
+    "place": "thing and place both",
+    "place, held out": "thing and place both, held out",
+    "two": "two things both",
+    "two, held out": "two things both, held out",
+    "relation": "left, right, above, below, in front (of both)",
+    "count": "how many",
+    "colour": "colour of a thing",
+    "ground": "colour of the ground",
+    "style": "style",
+}
+COLUMNS, TILE = 12, 128  # of the sheet: pictures in a row, pixels per side of a picture
 
 
-def report(tasks: Sequence[Task], verdicts: Sequence[Verdict | None]) -> dict[str, Any]:
-    """Return a dict with the shares of right concepts ("top1") and right styles ("style"), from 0 to 1, both shares for
-    each style ("styles"), the numbers of prompts, and a list of the wrong pictures ("failures").
+def marks(scene: Scene, verdict: Verdict) -> dict[str, bool]:
+    """Return what the scene tests (a row of ROWS, without the split) and whether the picture, by its verdict, is right.
 
-    `verdicts` are the judge's answers (concept and style) for the pictures of `tasks`. A missing one (None) counts as
-    wrong. Prompts in other spellings are scored by the concept alone.
+    A relation is only tested where both things are seen: it is a matter of their middles.
     """
-    rows = [
-        (
-            task,
-            verdict is not None and verdict.concept == task.concept,
-            verdict is not None and verdict.style == task.style,
-        )
-        for task, verdict in zip(tasks, verdicts, strict=True)
-    ]
-    pairs = [row for row in rows if row[0].group != "aliases"]
-    styles = {}
-    for name in dict.fromkeys([*STYLES, *(f"{medium}+colour" for medium in PAIRED)]):
-        chosen = [row for row in pairs if _style_row(row[0].style) == name]
-        styles[name] = {"prompts": len(chosen), "top1": _share_of(chosen, 1), "style": _share_of(chosen, 2)}
-    top1 = {group: _share_of([row for row in rows if row[0].group == group], 1) for group in GROUPS}
-    failures = [
-        {"prompt": task.prompt, "group": task.group, "concept": task.concept, "style": task.style}
-        | {"number": i, "seen": verdict and [verdict.concept, verdict.style]}
-        for i, ((task, concept, style), verdict) in enumerate(zip(rows, verdicts, strict=True))
-        if not (concept and (style or task.group == "aliases"))
-    ]
+    wanted = [thing.concept.id for thing in scene.things]
+    seen = {sight.concept: sight for sight in reversed(verdict.things)}
+    first = verdict.things[0] if verdict.things else None
+    sort, there = sort_of(scene), set(wanted) <= set(seen)
+    right = {}
+    if sort == "one":
+        right["one"] = first is not None and first.concept == wanted[0]
+    elif sort == "place":
+        right["place"] = first is not None and first.concept == wanted[0] and verdict.ground == scene.ground
+    elif sort == "count":
+        right["count"] = len(verdict.things) == scene.things[0].count
+    elif sort == "colour":
+        right["colour"] = first is not None and first.colour == scene.things[0].colour
+    elif sort in ("two", "relation"):
+        right["two"] = there
+    if sort == "relation" and there:
+        a, b = (seen[concept] for concept in wanted)
+        across, down = a.x - b.x, a.y - b.y
+        away = {"left": -across, "right": across, "above": -down, "below": down, "front": down}
+        right["relation"] = away[scene.relation or ""] > 0
+    if scene.ground in COLOURS and scene.ground != "white":
+        right["ground"] = verdict.ground == scene.ground
+    if scene.style != "plain":
+        right["style"] = verdict.style == scene.style
+    return right
+
+
+def task_marks(task: Task, verdict: Verdict) -> dict[str, bool]:
+    """Return the rows of ROWS that the task belongs to, and whether its picture is right in each."""
+    right = marks(task.scene, verdict)
+    if task.group == "spelling":
+        return {"spelling": right["one"]}
+    held = ", held out" if held_out(task.scene) else ""
+    return {name + (held if name + held in ROWS else ""): flag for name, flag in right.items()}
+
+
+def shares(flags: Iterable[Mapping[str, bool]]) -> dict[str, float | None]:
+    """Return the share of right pictures for every row that `flags` (one dict per picture) names."""
+    found: dict[str, list[bool]] = {}
+    for picture in flags:
+        for name, flag in picture.items():
+            found.setdefault(name, []).append(flag)
+    return {name: share(values) for name, values in found.items()}
+
+
+def report(tasks: Sequence[Task], verdicts: Sequence[Verdict]) -> dict[str, object]:
+    """Return "scores" (the share of right pictures for each of ROWS), "counts" (the numbers of pictures), and
+    "failures", a list of the wrong pictures.
+    """
+    flags = [task_marks(task, verdict) for task, verdict in zip(tasks, verdicts, strict=True)]
+    measured = shares(flags)
     return {
-        "top1": {group: top1[group] for group in ("trained", "held_out")},
-        "style": _share_of(pairs, 2),
-        "aliases": top1["aliases"],
-        "prompts": len(pairs),
-        "alias_prompts": len(rows) - len(pairs),
-        "styles": styles,
-        "failures": failures,
+        "scores": {name: measured.get(name) for name in ROWS},
+        "counts": {name: sum(name in picture for picture in flags) for name in ROWS},
+        "failures": [
+            {
+                "number": i,
+                "group": task.group,
+                "prompt": task.ja,
+                "wrong": [k for k, flag in picture.items() if not flag],
+            }
+            | {"seen": [s.concept for s in verdict.things], "style": verdict.style, "ground": verdict.ground}
+            for i, (task, verdict, picture) in enumerate(zip(tasks, verdicts, flags, strict=True))
+            if not all(picture.values())
+        ],
     }
 
 
-def table(tasks: Sequence[Task], result: Mapping[str, Any]) -> str:
-    """Return the dict of `report` as a text table. `result["judge"]` has to hold the judge's own accuracy, too."""
-    count = {group: sum(task.group == group for task in tasks) for group in GROUPS}
-    lines = [(group.replace("_", " "), count[group], result["top1"][group], "") for group in ("trained", "held_out")]
-    lines += [("trained and held out", result["prompts"], "", result["style"])]
-    lines += [("other spellings", count["aliases"], result["aliases"], "")]
-    lines += [(f"  {name}", row["prompts"], row["top1"], row["style"]) for name, row in result["styles"].items()]
-    lines += [("the judge, unseen", "", result["judge"]["top1"], result["judge"]["style"])]
-    cells = [[cell_text(value) for value in line] for line in [("", "prompts", "concept", "style"), *lines]]
-    return "\n".join(f"{a:22}{b:>8}{c:>10}{d:>10}" for a, b, c, d in cells)
+def table(result: Mapping, accuracy: Mapping[str, float]) -> str:
+    """Return the dict of `report` as a text table, with the judge's own accuracy in the last column."""
+    lines = [("", "pictures", "right", "judge itself")]
+    for name, words in ROWS.items():
+        itself = accuracy.get(name.removesuffix(", held out"), accuracy.get("one") if name == "spelling" else None)
+        lines.append((words, result["counts"][name], result["scores"][name], itself))
+    return "\n".join(f"{words:46}" + "".join(f"{cell_text(v):>14}" for v in values) for words, *values in lines)
 
 
-def sheet(
-    tasks: Sequence[Task], images: Sequence[Image.Image | None], verdicts: Sequence[Verdict | None]
-) -> Image.Image:
-    """Return a grid of the first pictures, trained pairs of concept and style above held-out ones. A picture with a
-    wrong concept or style has a red frame. A missing picture is grey with a red frame.
+def sheet(tasks: Sequence[Task], images: Sequence[Image.Image | None], verdicts: Sequence[Verdict]) -> Image.Image:
+    """Return a grid of the first pictures of each group, a group in a row. A picture that is wrong in anything has a
+    red frame. A missing picture is grey with a red frame.
     """
-    held_out = [i for i, task in enumerate(tasks) if task.group == "held_out"][: COLUMNS * (ROWS // 3)]
-    trained = [i for i, task in enumerate(tasks) if task.group == "trained"][: COLUMNS * ROWS - len(held_out)]
-    rows = -(-len(trained + held_out) // COLUMNS)
-    canvas = Image.new("RGB", (COLUMNS * TILE, rows * TILE), "white")
-    for place, i in enumerate(trained + held_out):
-        tile = (images[i] or Image.new("RGB", (TILE, TILE), "grey")).resize((TILE, TILE), Image.LANCZOS)
-        if verdicts[i] != Verdict(tasks[i].concept, tasks[i].style):
-            tile = ImageOps.expand(ImageOps.crop(tile, 3), 3, "red")
-        canvas.paste(tile, (place % COLUMNS * TILE, place // COLUMNS * TILE))
+    groups = list(dict.fromkeys(task.group for task in tasks))
+    canvas = Image.new("RGB", (COLUMNS * TILE, max(1, len(groups)) * TILE), "white")
+    for row, group in enumerate(groups):
+        for column, i in enumerate([i for i, task in enumerate(tasks) if task.group == group][:COLUMNS]):
+            tile = (images[i] or Image.new("RGB", (TILE, TILE), "grey")).resize((TILE, TILE), Image.LANCZOS)
+            if not all(task_marks(tasks[i], verdicts[i]).values()):
+                tile = ImageOps.expand(ImageOps.crop(tile, 3), 3, "red")
+            canvas.paste(tile, (column * TILE, row * TILE))
     return canvas
 
 
@@ -91,13 +131,3 @@ def share(flags: Sequence[bool]) -> float | None:
 def cell_text(value: object) -> str:
     """Return a value as text for a table: a float is a share, shown as a percentage, and None is an empty cell."""
     return f"{value:.1%}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _style_row(style: str) -> str:
-    """Return the name of the table's row that counts a style: "oil+colour" for "oil+blue", "oil" for "oil"."""
-    medium, ground = split_style(style)
-    return f"{medium}+colour" if ground and medium != "plain" else style
-
-
-def _share_of(rows: Sequence[tuple], column: int) -> float | None:
-    return share([row[column] for row in rows])

@@ -1,132 +1,113 @@
-"""Train the embedded model's text encoders and UNet.
+"""Train the embedded model's text encoders and UNet, in the stages of `jsd.train.stages`.
 
-`pretrain_text` trains the English text encoder first. Without this the UNet ignores the text for a long time. Stable
-Diffusion has no such step, because its text encoder is CLIP's, which had learnt from pictures before. `train_stage`
-then runs one of the stages of `jsd.train.stages`.
+Stable Diffusion begins with a text encoder that knows pictures, CLIP's. This model has none, so here `base` trains an
+English text encoder together with the UNet. `stage1` and `stage2` do what they do for any model.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel
 
-from embedded.captions import Language
-from embedded.networks import NOISE_SCHEDULE, WIDTH
-from embedded.preview import draw_preview
-from embedded.training_data import Batches, TrainingData
-from jsd.train import stages, trainer
+from embedded.training_data import Bucket, source
+from jsd.train import stages
+from jsd.train.parts import Parts
 from jsd.train.plots import draw_curve
 from jsd.train.trainer import Plan
 
-BATCH = 64
+MIN_SNR = 5.0
+NOISY = 0.8  # timesteps are T * u ** NOISY with u uniform in [0, 1): noisy ones are a little more frequent
+LEVELS = (999, 700, 400)  # the timesteps at which `worth` measures
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How one stage is trained.
-
-    `plan`: steps, learning rate and so on.
-    `share_of_two`: the share of pictures that show two concepts.
-    `noisy`: the exponent of the timestep distribution, t = T * u ** noisy with u uniform in [0, 1) and T the number of
-    timesteps. It moves linearly from the first value to the second during the stage. 1 samples all timesteps equally;
-    smaller values sample noisy timesteps more often.
+    """How a stage is trained: the language of its captions, the parts that it trains, its plan, and whether it goes on
+    with the text encoder of the stage before.
     """
 
+    language: str
+    trains: tuple[str, ...]
     plan: Plan
-    share_of_two: float
-    noisy: tuple[float, float]
+    begins_with_text: bool = False
 
 
-def pretrain_text(
-    text_encoder: CLIPTextModel,
-    data: Batches,
-    plan: Plan,
-    folder: Path,
-    accelerator: Accelerator,
-    batch: int = 192,
-) -> None:
-    """Teach the text encoder how the pictures look, before there is a UNet. The text encoder is trained in place.
+def _plan(lr: float, muon: float, ema: float, seed: int) -> Plan:
+    return Plan(10**9, lr, muon=muon, ema=ema, seed=seed, flat=0.6, save_every=10**9, save_seconds=200)
 
-    The mean of a caption's last hidden states gets two losses. First, a small network has to predict the picture's
-    latents from this mean. Second, the mean has to be more similar to its own picture than to the others in the batch
-    (CLIP, Radford et al. 2021, arXiv 2103.00020, sec. 2.3). docs/embedded.md tells why the second loss alone is not
-    enough.
-    """
-    torch.manual_seed(plan.seed)
-    size = data.latents[0].numel()
-    heads = torch.nn.ModuleDict(
-        {
-            "latents": torch.nn.Sequential(torch.nn.Linear(WIDTH, 1024), torch.nn.GELU(), torch.nn.Linear(1024, size)),
-            "picture": torch.nn.Sequential(torch.nn.Linear(size, 512), torch.nn.GELU(), torch.nn.Linear(512, WIDTH)),
-        }
-    )
 
-    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        latents, ids, _ = data.draw(batch, rng)
-        latents, ids = latents.flatten(1).to(accelerator.device), ids.to(accelerator.device)
-        state = text_encoder(ids).last_hidden_state.mean(1)
-        mse = F.mse_loss(heads["latents"](state).float(), latents)
-        text, picture = (F.normalize(x.float(), dim=1) for x in (state, heads["picture"](latents)))
-        logits, target = 10 * text @ picture.T, torch.arange(batch, device=text.device)
-        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        right = (logits.argmax(1) == target).float().mean().item()
-        return mse + 0.1 * contrast, {"mse": mse.item(), "right": right}
-
-    both = torch.nn.ModuleDict({"text": text_encoder, "heads": heads})
-    trainer.train("text", both, loss_of, plan, folder, accelerator, terms={"batch": batch})
+STAGES = {
+    "base": StagePlan("en", ("text_encoder", "unet"), _plan(7e-4, 2e-3, 0.999, 8)),
+    "stage1": StagePlan("ja", ("text_encoder",), _plan(8e-4, 2e-3, 0.998, 10)),
+    "stage2": StagePlan("ja", ("text_encoder", "unet"), _plan(6e-4, 1.5e-3, 0.9995, 11), begins_with_text=True),
+}
 
 
 def train_stage(
     name: str,
-    stage: StagePlan,
-    data: TrainingData,
-    language: Language,
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
+    parts: Parts,
+    buckets: list[Bucket],
+    batch: int,
+    seconds: float,
+    folder: Path,
     accelerator: Accelerator,
-    earlier: Mapping[str, Any],
+    terms: Mapping[str, Any],
+    draw: Callable[[Path], None],
+    predict: Callable[..., torch.Tensor] | None = None,
 ) -> None:
-    """Train the text encoder, the UNet or both in place, as the stage `name` of `jsd.train.stages` says.
+    """Train the text encoder, the UNet or both of `parts` in place, as STAGES[name] says, for so many seconds.
 
-    The captions are in `language`. Every checkpoint gets a preview and the loss curve. `earlier` holds the terms
-    (steps, learning rate ...) of the trainings before this one. A checkpoint that records other
-    terms is refused.
+    `draw(file)` draws samples whenever the stage is saved. `terms` are what a resumed run has to share. `predict` may
+    take the UNet's place (see `jsd.train.diffusion.Denoiser`).
     """
-    plan, batches = stage.plan, data.batches(language, stage.share_of_two)
-    scheduler = DDPMScheduler(**NOISE_SCHEDULE)
+    stage, scheduler = STAGES[name], stages.noise_schedule(parts.scheduler_config)
     last = scheduler.config.num_train_timesteps
-    unet.set_attn_processor(AttnProcessor())  # for 4 x 4 positions, plain attention trains faster than the fused kernel
-
-    def timestep(t: torch.Tensor, step: int) -> torch.Tensor:
-        first, final = stage.noisy
-        return (last * (t / last) ** (first + (final - first) * step / plan.steps)).long()
 
     def show(step: int) -> None:
-        draw_preview(data, language, text_encoder, unet, data.work / f"{name}-preview-{step:06d}.png")
-        draw_curve(data.work / f"{name}.jsonl", data.work / f"{name}.png")
+        draw(folder / f"{name}-{step:06d}-samples.png")
+        draw_curve(folder / f"{name}.jsonl", folder / f"{name}.png")
 
     stages.train_stage(
         name,
-        text_encoder,
-        unet,
+        parts.text_encoder,
+        parts.unet,
         scheduler,
-        lambda step, rng: batches.draw(BATCH, rng),
-        batches.ids([""])[0],
-        plan,
-        data.work,
+        source(buckets, stage.language, batch),
+        torch.tensor(parts.tokenizer("").ids, device=accelerator.device),
+        replace(stage.plan, seconds=seconds),
+        folder,
         accelerator,
-        timestep=timestep,
+        min_snr=MIN_SNR,
+        trains=stage.trains,
+        predict=predict,
+        timestep=lambda t, step: (last * (t / last) ** NOISY).long(),
         on_save=show,
-        terms={"batch": BATCH, "two": stage.share_of_two, "noisy": stage.noisy, "after": earlier},
+        terms={"batch": batch, **terms},
     )
-    unet.set_default_attn_processor()
-    unet.requires_grad_(True)
-    text_encoder.requires_grad_(True)
+    for model in (parts.text_encoder, parts.unet):
+        model.requires_grad_(True)
+
+
+@torch.no_grad()
+def worth(parts: Parts, bucket: Bucket, language: str, accelerator: Accelerator, count: int = 512) -> dict[str, float]:
+    """Return what the captions are worth to the UNet: its mean square error in predicting the velocity, with the right,
+    a wrong and an empty caption, at each of LEVELS. The keys are "999 right", "999 wrong", "999 none" and so on.
+    """
+    scheduler = stages.noise_schedule(parts.scheduler_config)
+    x_0, ids = bucket.latents[:count].float(), bucket.ids[language][:count, 0].long()
+    empty = torch.tensor(parts.tokenizer("").ids, device=ids.device).expand_as(ids)
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1)).to(x_0.device)
+    found = {}
+    for level in LEVELS:
+        t = torch.full((len(x_0),), level, device=x_0.device)
+        x_t, velocity = scheduler.add_noise(x_0, eps, t), scheduler.get_velocity(x_0, eps, t)
+        for what, used in (("right", ids), ("wrong", ids.roll(1, 0)), ("none", empty)):
+            with accelerator.autocast():
+                states = parts.text_encoder(used).last_hidden_state
+                prediction = parts.unet(x_t, t, states).sample
+            found[f"{level} {what}"] = round(F.mse_loss(prediction.float(), velocity).item(), 4)
+    return found

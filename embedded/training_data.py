@@ -1,170 +1,204 @@
-"""The training data of the embedded model: latents of all pictures, captions and tokenizers in both languages."""
+"""The training data of the embedded model: scenes that processes render while the training already runs, with captions
+as token ids in both languages, and the latents of these pictures.
 
-import hashlib
-from collections.abc import Callable
+A shard is a file of pictures of one size and a file of their captions. A training step needs no processing of text or
+pictures: latents and token ids are on the training's device, and a batch is drawn there.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from embedded import pictures
-from embedded.captions import ENGLISH, JAPANESE, Language, caption, swap_kana
-from embedded.drawings import Drawing, load_concepts
-from embedded.latents import LinearLatents, read_tensors
-from embedded.styles import PAIRS, STYLES, render
-from jsd.atomic import atomic_file, write_text
+from embedded import workers
+from embedded.scenes import Assets, caption, render, sample_scene
+from jsd.atomic import atomic_file
 from jsd.errors import TrainingError
 from jsd.tokenizer import Tokenizer
+from jsd.train.stages import Source
 from jsd.train.tokenizer import EDGE, train_tokenizer
 from jsd.vae import to_tensor
 
-MAX_LENGTH = 32  # tokens per caption
-VOCABULARY = 4000  # tokens at most
+LENGTH = 40  # tokens per caption
+VOCABULARY = {"ja": 10_000, "en": 6_000}  # tokens at most
+CAPTIONS = {"ja": 10, "en": 6}  # per picture
+NATIVE = (256, 256)  # width and height in pixels
+# Shard k has size k % len(SIZES): half are square. Sides are multiples of 64, so that latents can be halved three times
+# without a rest: otherwise the compiled UNet would be compiled once more for each size.
+SIZES = (NATIVE, (320, 192), NATIVE, (192, 320), NATIVE, (384, 192), NATIVE, (192, 384))
+
+
+def make_tokenizer(folder: Path, assets: Assets, language: str, scenes: int) -> Tokenizer:
+    """Train the tokenizer of "ja" or "en" on captions of random scenes, if `folder` has none yet, and return it.
+
+    English falls back to bytes, as CLIP's does. So the English model reads Japanese prompts as what it can't know.
+    """
+    if not (folder / "spiece.model").is_file():
+        rng = np.random.default_rng(0)
+        texts = [caption(sample_scene(rng, assets, "train"), rng, language, EDGE) for _ in range(scenes)]
+        names = [name for concept in assets.concepts.values() for name in getattr(concept, language)]
+        if language == "ja":
+            names += [other for name in names for other in swap_kana(name)]
+        train_tokenizer(texts + names * 3, folder, VOCABULARY[language], LENGTH, byte_fallback=language == "en")
+    return Tokenizer.from_folder(folder)
+
+
+def swap_kana(name: str) -> tuple[str, str]:
+    """Return a name with all its kana as hiragana, and as katakana."""
+    low = "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ヶ" else c for c in name)
+    high = "".join(chr(ord(c) + 0x60) if "ぁ" <= c <= "ゖ" else c for c in name)
+    return low, high
+
+
+def _write_shard(folder: Path, number: int, count: int, tokenizers: Mapping[str, Path]) -> int:
+    """Render shard `number` of `count` pictures into `folder`, unless it is there. Returns its number."""
+    pictures, ids = folder / f"pictures-{number:05d}.npy", folder / f"ids-{number:05d}.npz"
+    if ids.exists():
+        return number
+    assets, rng, size = workers.assets(), np.random.default_rng((1, number)), SIZES[number % len(SIZES)]
+    scenes = [sample_scene(rng, assets, "train") for _ in range(count)]
+    drawn = np.stack([render(scene, rng, assets, size) for scene in scenes])
+    captions = {}
+    for language, tokenizer in ((code, Tokenizer.from_folder(path)) for code, path in tokenizers.items()):
+        texts = [[caption(scene, rng, language) for _ in range(CAPTIONS[language])] for scene in scenes]
+        captions[language] = np.array([[tokenizer(text).ids for text in row] for row in texts], np.int16)
+    with atomic_file(pictures) as part, part.open("wb") as file:
+        np.save(file, drawn)
+    with atomic_file(ids) as part, part.open("wb") as file:
+        np.savez(file, **captions)  # last: this file says that the shard is whole
+    return number
+
+
+class Scenes:
+    """The pictures in `folder`, which `start` lets the processes of a pool render, shard by shard."""
+
+    def __init__(self, folder: Path, shard: int):
+        self.folder, self.shard = folder, shard  # pictures in a shard
+        self.ready: list[int] = []  # shards
+        self._jobs: list[Future[int]] = []
+        self._open: dict[int, np.ndarray] = {}
+
+    def start(self, pool: Executor, shards: int, tokenizers: Mapping[str, Path]) -> None:
+        """Begin to render so many shards, and return at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = range(shards)
+        self._jobs = [pool.submit(_write_shard, self.folder, k, self.shard, tokenizers) for k in numbers]
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long for all shards, and in any case for one. What failed in a process is raised here."""
+        self._take(self._jobs[0])
+        for job in wait(self._jobs, seconds).done:
+            self._take(job)
+
+    def stop(self) -> None:
+        """Render no more shards than those that are begun, and wait for them."""
+        for job in self._jobs:
+            job.cancel()
+        for job in self._jobs:
+            self._take(job)
+
+    def _take(self, job: Future[int]) -> None:
+        if job.cancelled():
+            return
+        number = job.result()
+        if number not in self._open:
+            file = self.folder / f"pictures-{number:05d}.npy"
+            try:
+                self._open[number] = np.load(file, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                raise TrainingError(
+                    f"{file}: unreadable ({error}); delete {self.folder}, and it is made again"
+                ) from error
+            self.ready.append(number)
+
+    def __len__(self) -> int:
+        return self.shard * len(self.ready)
+
+    def batch(self, size: int, rng: np.random.Generator) -> torch.Tensor:
+        """Choose pictures of one size at random among the shards that are rendered by now, half of them mirrored.
+
+        Returns float (size, 3, h, w) in [-1, 1], on the CPU.
+        """
+        for job in self._jobs:
+            if job.done():
+                self._take(job)
+        shapes = [self._open[number].shape for number in self.ready]
+        shape = shapes[rng.integers(len(shapes))]
+        shards = [number for number, other in zip(self.ready, shapes, strict=True) if other == shape]
+        chosen = zip(rng.choice(shards, size), rng.integers(shape[0], size=size), strict=True)
+        x = to_tensor(np.stack([self._open[int(number)][i] for number, i in chosen]))
+        mirrored = torch.from_numpy(rng.random(size) < 0.5)
+        return torch.where(mirrored[:, None, None, None], x.flip(3), x)
+
+    def shards(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Yield each shard: pictures, uint8 (n, h, w, 3), and token ids by language (n, captions, LENGTH)."""
+        for number in sorted(self.ready):
+            with np.load(self.folder / f"ids-{number:05d}.npz") as ids:
+                yield self._open[number], dict(ids)
 
 
 @dataclass
-class Batches:
-    """A source of training batches (latents and captions) in one language.
-
-    `latents` (n, channels, 8, 8) are those of all pictures. `weights` (n) are the probabilities with which the pictures
-    are chosen. `caption(i, rng)` composes a caption for picture i.
+class Bucket:
+    """Pictures of one size, on the training's device: their latents (n, channels, h, w), and the token ids of their
+    captions by language (n, captions, LENGTH).
     """
 
     latents: torch.Tensor
-    weights: np.ndarray
-    caption: Callable[[int, np.random.Generator], str]
-    tokenizer: Tokenizer
-
-    def draw(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Choose pictures at random and compose a caption for each. Returns latents (batch, channels, 8, 8), token ids
-        (batch, tokens) and, for each sample, a text that seeds its noise and timestep.
-        """
-        chosen = rng.choice(len(self.latents), batch, p=self.weights)
-        texts = [self.caption(i, rng) for i in chosen]
-        # A picture may be drawn twice. The place in the batch keeps the keys different.
-        keys = [f"{place} {i}" for place, i in enumerate(chosen)]
-        return self.latents[torch.from_numpy(chosen)].float(), self.ids(texts), keys
-
-    def ids(self, texts: list[str]) -> torch.Tensor:
-        """Return the token ids of captions, (captions, tokens)."""
-        return torch.tensor([self.tokenizer(text).ids for text in texts])
+    ids: dict[str, torch.Tensor]
 
 
-@dataclass
-class TrainingData:
-    """All that the stages of `jsd.train.stages` are trained on, kept in the folder `work`. Make it with `prepare`.
+@torch.no_grad()
+def encode_all(scenes: Scenes, vae: AutoencoderKL, autocast: Callable, batch: int) -> list[Bucket]:
+    """Encode all pictures, and return a bucket for each size. On a GPU the latents are kept as bf16.
 
-    `index` holds the rendered pictures, `latents` the linear encoder, and `encoded` the latents of all
-    pictures, float16 (n, channels, 8, 8).
+    `autocast()` is the context that `vae` computes in.
     """
-
-    work: Path
-    drawings: list[Drawing]
-    index: pictures.Pictures
-    latents: LinearLatents
-    encoded: torch.Tensor
-
-    @classmethod
-    def prepare(cls, work: Path, drawings: list[Drawing], device: torch.device) -> "TrainingData":
-        """Render all pictures and compute their latents on `device`, or read both from `work` if they are there. Raises
-        `TrainingError` if the files in `work` were made from other drawings, names, styles or captions.
-        """
-        check_sources(work, drawings)
-        index = pictures.build(work, drawings)
-        latents = LinearLatents.cached(work / "latents.pt", index.images, device)
-        return cls(work, drawings, index, latents, encode_all(latents, index.images, work / "encoded.pt"))
-
-    def batches(self, language: Language, share_of_two: float) -> Batches:
-        """Return the source of batches with captions in `language`. On average, the share `share_of_two` of a batch are
-        pictures of two concepts.
-        """
-        return Batches(
-            self.encoded,
-            picture_weights(self.drawings, self.index, share_of_two),
-            partial(self._caption, language),
-            self.tokenizer(language),
+    found: dict[tuple[int, ...], list[tuple[torch.Tensor, dict[str, np.ndarray]]]] = {}
+    kept = torch.bfloat16 if vae.device.type == "cuda" else torch.float32
+    for pictures, ids in tqdm(scenes.shards(), "latents", len(scenes.ready)):
+        parts = []
+        for first in range(0, len(pictures), batch):
+            x = (
+                torch.from_numpy(np.array(pictures[first : first + batch])).to(vae.device).movedim(3, 1).float() / 127.5
+                - 1
+            )
+            with autocast():
+                parts.append(vae.encode(x).latent_dist.mean.to(kept))
+        found.setdefault(pictures.shape[1:], []).append((torch.cat(parts), ids))
+    return [
+        Bucket(
+            torch.cat([z for z, _ in shards]),
+            {
+                language: torch.from_numpy(np.concatenate([ids[language] for _, ids in shards])).to(vae.device)
+                for language in shards[0][1]
+            },
         )
-
-    def tokenizer(self, language: Language) -> Tokenizer:
-        """Return the tokenizer of `language`. If it does not exist yet, it is trained first."""
-        folder = self.tokenizer_folder(language)
-        if not (folder / "spiece.model").exists():
-            texts = tokenizer_texts(self.drawings, language)
-            # The English tokenizer falls back to bytes, as CLIP's does. Without that, all Japanese would be unknown.
-            train_tokenizer(texts, folder, VOCABULARY, MAX_LENGTH, byte_fallback=language is ENGLISH)
-        return Tokenizer.from_folder(folder)
-
-    def tokenizer_folder(self, language: Language) -> Path:
-        return self.work / f"tokenizer-{language.code}"
-
-    def _caption(self, language: Language, i: int, rng: np.random.Generator) -> str:
-        drawings = tuple(self.drawings[k] for k in self.index.drawings[i])
-        return caption(drawings, self.index.style[i], rng, language)
+        for shards in found.values()
+    ]
 
 
-def check_sources(work: Path, drawings: list[Drawing]) -> None:
-    """Raise `TrainingError` if the files in `work` were made from other drawings, names, styles or captions. Otherwise
-    a hash of these is written there for the next check.
-    """
-    # The hash covers what the code makes instead of its text, so that an edited comment does not cost hours.
-    digest, rng = hashlib.sha256(), np.random.default_rng(0)
-    for drawing in drawings:
-        digest.update(repr((drawing.concept, drawing.svg, pictures.styles_of(drawing))).encode())
-    for style in [*STYLES, *PAIRS]:
-        digest.update(render(drawings[0].rgba, style).tobytes())
-        for _ in range(20):
-            for language in (ENGLISH, JAPANESE):
-                digest.update(caption((drawings[0],), style, rng, language).encode())
-    file = work / "sources.sha256"
-    if file.exists() and file.read_text("utf-8", "replace") != digest.hexdigest():
-        raise TrainingError(
-            f"{work}: made from other drawings, names or styles; delete the folder or choose another --workdir"
-        )
-    work.mkdir(parents=True, exist_ok=True)
-    write_text(file, digest.hexdigest())
+def source(buckets: list[Bucket], language: str, batch: int) -> Source:
+    """Return what draws a batch for a step: pictures of one size with one of their captions, on the device."""
+    shares = np.array([len(bucket.latents) for bucket in buckets], float)
+    shares /= shares.sum()
+
+    def draw(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, None]:
+        bucket = buckets[rng.choice(len(buckets), p=shares)]
+        latents, ids = bucket.latents, bucket.ids[language]
+        chosen = torch.randint(len(latents), (batch,), device=latents.device)
+        which = torch.randint(ids.shape[1], (batch,), device=latents.device)
+        return latents[chosen].float(), ids[chosen, which].long(), None
+
+    return draw
 
 
-def encode_all(latents: LinearLatents, pixels: np.ndarray, file: Path) -> torch.Tensor:
-    """Return the latents of all pictures, float16 (n, channels, 8, 8) on the CPU, from `file`. If it is missing, they
-    are computed first, on the device of `latents`.
-    """
-    if not file.exists():
-        parts = [
-            latents.encode(to_tensor(pixels[i : i + 100]).to(latents.basis.device)).half().cpu()
-            for i in tqdm(range(0, len(pixels), 100), "latents")
-        ]
-        with atomic_file(file) as part:
-            torch.save(torch.cat(parts), part)
-    return read_tensors(file, "cpu")
-
-
-def picture_weights(drawings: list[Drawing], index: pictures.Pictures, share_of_two: float) -> np.ndarray:
-    """Return the probability of each picture to be chosen. They sum to 1.
-
-    A picture's weight is one over the square root of the number of drawings that its first concept has, times 2.5 for
-    the plain style. Weights are then scaled so that all pictures of two concepts together have the probability
-    `share_of_two`.
-    """
-    count: dict[str, int] = {}
-    for drawing in drawings:
-        count[drawing.concept.id] = count.get(drawing.concept.id, 0) + 1
-    weights = np.array([count[drawings[chosen[0]].concept.id] ** -0.5 for chosen in index.drawings])
-    weights *= np.where(np.array(index.style) == "plain", 2.5, 1.0)
-    two = np.array([len(chosen) == 2 for chosen in index.drawings])
-    for part, share in ((two, share_of_two), (~two, 1 - share_of_two)):
-        weights[part] *= share / max(weights[part].sum(), 1e-9)
-    return weights / weights.sum()
-
-
-def tokenizer_texts(drawings: list[Drawing], language: Language, count: int = 60_000) -> list[str]:
-    """Return a tokenizer's training texts: `count` random captions, and all names, kana names in both kana."""
-    rng = np.random.default_rng(0)
-    names = [name for concept in load_concepts() for name in language.names(concept)]
-    if language.kana:
-        names += [swap_kana(name) for name in names]
-    styles = list(STYLES)
-    chosen = rng.integers(len(drawings), size=count)
-    return [caption((drawings[i],), styles[rng.integers(len(styles))], rng, language, EDGE) for i in chosen] + names
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes can be written to the disk of a folder that exists."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -48,8 +48,12 @@ def save_checkpoint(
     accelerator: Accelerator,
     ema: EMAModel,
     data: Data | None,
+    seconds: float = 0.0,
 ) -> None:
-    """Write a checkpoint, whole or not at all, and keep only the run's newest two. Every process must call it."""
+    """Write a checkpoint, whole or not at all, and keep only the run's newest two. Every process must call it.
+
+    `seconds` is how long the run has taken so far.
+    """
     target = folder / f"{name}-{step:07d}"
     work = folder / f"{name}.tmp"
     if accelerator.is_main_process:
@@ -60,7 +64,8 @@ def save_checkpoint(
         places = gather_object([data.place()]) if data else []
         if accelerator.is_main_process:
             torch.save(ema.state_dict(), work / AVERAGE)
-            (work / PROGRESS).write_text(json.dumps({"step": step, "data": places, "terms": terms}), "utf-8")
+            progress = {"step": step, "seconds": round(seconds, 1), "data": places, "terms": terms}
+            (work / PROGRESS).write_text(json.dumps(progress), "utf-8")
             shutil.rmtree(target, ignore_errors=True)
             os.replace(work, target)
             for old in find_checkpoints(folder, name)[:-KEPT]:
@@ -74,8 +79,8 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> int:
-    """Restore model, optimizer, `ema` and `data` from a checkpoint, in place. Returns the number of steps done."""
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, data: Data | None) -> tuple[int, float]:
+    """Restore model, optimizer, `ema` and `data` from a checkpoint, in place. Returns the steps and seconds so far."""
     progress = _read_progress(checkpoint)
     with _readable(checkpoint):
         accelerator.load_state(checkpoint)
@@ -83,7 +88,7 @@ def load_checkpoint(checkpoint: Path, accelerator: Accelerator, ema: EMAModel, d
         ema.to(accelerator.device)
     if data:
         data.go_to(progress["data"])
-    return progress["step"]
+    return progress["step"], progress.get("seconds", 0.0)
 
 
 def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:

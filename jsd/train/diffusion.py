@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ class Denoiser(torch.nn.Module):
     """A module of text encoder and UNet that computes the diffusion loss from latents, token ids, noise and timesteps.
 
     `min_snr` is the gamma of min-SNR weighting (Hang et al. 2023, arXiv 2303.09556, eq. 6; appendix A for
-    v-prediction). With None all timesteps have the same weight. Raises `TrainingError` if the scheduler's prediction
-    type is neither epsilon nor v_prediction.
+    v-prediction). With None all timesteps have the same weight. `predict(x_t, t, states)` may take the UNet's place, as
+    a compiled function of it. Raises `TrainingError` if the scheduler's prediction type is neither epsilon nor
+    v_prediction.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Denoiser(torch.nn.Module):
         unet: UNet2DConditionModel,
         scheduler: DDPMScheduler,
         min_snr: float | None = None,
+        predict: Callable[..., torch.Tensor] | None = None,
     ):
         super().__init__()
         if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
@@ -39,11 +42,13 @@ class Denoiser(torch.nn.Module):
             )
         self.text_encoder, self.unet = text_encoder, unet
         self.scheduler, self.min_snr = scheduler, min_snr
+        self.predict = predict
 
     def forward(self, x_0: torch.Tensor, ids: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the loss, a scalar. `x_0` (latents), `eps` (noise): (n, c, h, w). `ids`: (n, tokens). `t`: (n,)."""
         x_t = self.scheduler.add_noise(x_0, eps, t)
-        prediction = self.unet(x_t, t, self.text_encoder(ids).last_hidden_state).sample.float()
+        states = self.text_encoder(ids).last_hidden_state
+        prediction = (self.predict(x_t, t, states) if self.predict else self.unet(x_t, t, states).sample).float()
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(x_0, eps, t) if velocity else eps
         if self.min_snr is None:
@@ -68,3 +73,9 @@ def draws(keys: list[str], seed: int, step: int, shape: tuple[int, ...], timeste
         t.append(int(rng.integers(timesteps)))
         u.append(float(rng.random()))
     return torch.stack(noise), torch.tensor(t), torch.tensor(u)
+
+
+def device_draws(x_0: torch.Tensor, timesteps: int) -> tuple[torch.Tensor, ...]:
+    """Return what `draws` returns, drawn at once on the device of `x_0`, (n, ...), by torch's generator."""
+    u, t = torch.rand(2, len(x_0), device=x_0.device)
+    return torch.randn_like(x_0), (t * timesteps).long(), u

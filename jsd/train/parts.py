@@ -12,9 +12,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from jsd.adapters import Adapters
 from jsd.errors import InputError, WeightsError, shown
 from jsd.manifest import MANIFEST, RESTORE, read_json, verify
-from jsd.model import check_parts_match, read_part
+from jsd.model import Components, check_parts_match, read_part
+from jsd.request import Defaults
 from jsd.tokenizer import Tokenizer
 from jsd.train.options import first_line
 from jsd.train.stages import STAGES, fresh_text_encoder, noise_schedule
@@ -68,6 +70,24 @@ def _named(file: Path) -> Iterator[dict[str, Any]]:
         yield config
     except Exception as error:
         raise WeightsError(f"{file}: can't be used ({first_line(error)}); {RESTORE}") from error
+
+
+def in_training(parts: Parts, defaults: Defaults) -> Components:
+    """Return the parts as a model that draws, without a safety checker, in float32."""
+    return Components(
+        name="in training",
+        defaults=defaults,
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        vae=parts.vae,
+        scheduler_config=parts.scheduler_config,
+        safety_checker=None,
+        image_processor=None,
+        device=parts.unet.device,
+        dtype=torch.float32,
+        adapters=Adapters(parts.unet, parts.text_encoder),
+    )
 
 
 def check_size(size: int, cell: int) -> None:

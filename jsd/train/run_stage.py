@@ -22,11 +22,10 @@ import torch
 from accelerate.utils import ProjectConfiguration, gather_object
 
 from jsd import sampling
-from jsd.adapters import Adapters
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, TrainingError, shown
 from jsd.images import sheet
-from jsd.model import Components, cell_of
+from jsd.model import cell_of
 from jsd.request import Defaults, Request
 from jsd.train.checkpoints import find_checkpoints
 from jsd.train.data import Shards, Stream
@@ -41,7 +40,7 @@ from jsd.train.options import (
     read_record,
     whole,
 )
-from jsd.train.parts import Parts, check_size, load_parts
+from jsd.train.parts import Parts, check_size, in_training, load_parts
 from jsd.train.plots import draw_curve
 from jsd.train.shards import find_shards
 from jsd.train.stages import STAGES, freeze, latents_of, noise_schedule, train_stage
@@ -51,7 +50,7 @@ RUN_FILE = "run.json"
 # The settings that a resumed run has to share.
 SAME = (
     *("stage", "model", "tokenizer", "urls", "size", "random_crop", "batch", "accumulate", "seed"),
-    *("steps", "lr", "warmup", "ema", "dropout", "min_snr"),
+    *("steps", "lr", "warmup", "ema", "dropout", "min_snr", "muon"),
 )
 PROMPTS = ("猫の肖像画 油絵", "サラリーマン 油絵", "富士山", "東京タワー", "桜", "寿司")
 
@@ -73,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lr = "the peak of the learning rate; the default depends on the stage"
     add("--lr", type=number(positive=True), help=lr)
     add("--warmup", type=whole(0), default=500, help="steps until the peak of the learning rate (default: %(default)s)")
+    add("--muon", type=number(positive=True), help="train matrices with Muon, at this peak of its learning rate")
     dropout = "the share of captions left out, for guidance, 0 to 1 (default: %(default)s)"
     add("--dropout", type=number(0, 1), default=0.1, help=dropout)
     add("--min-snr", type=number(positive=True), help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
@@ -173,20 +173,7 @@ def check_same_run(out: Path, stage: str, settings: dict[str, Any]) -> None:
 
 def draw_samples(parts: Parts, prompts: Sequence[str], size: int, file: Path) -> None:
     """Draw a picture per prompt with the model in training, each with seed 0, and write them as one sheet to `file`."""
-    components = Components(
-        name="in training",
-        defaults=_defaults(parts, size),
-        tokenizer=parts.tokenizer,
-        text_encoder=parts.text_encoder,
-        unet=parts.unet,
-        vae=parts.vae,
-        scheduler_config=parts.scheduler_config,
-        safety_checker=None,
-        image_processor=None,
-        device=parts.unet.device,
-        dtype=torch.float32,
-        adapters=Adapters(parts.unet, parts.text_encoder),
-    )
+    components = in_training(parts, _defaults(parts, size))
     dtype = parts.vae.dtype
     parts.vae.float()
     drawn = [sampling.generate(components, Request(prompt, seed=0)).images[0] for prompt in prompts]
@@ -205,6 +192,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         seed=arguments.seed,
         save_every=arguments.save_every,
         accumulate=arguments.accumulate,
+        muon=arguments.muon or 0.0,
     )
 
 

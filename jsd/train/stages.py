@@ -11,7 +11,7 @@ The stages follow the 2022 README ("Training") and PITI (Wang et al. 2022, arXiv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from jsd.tokenizer import Tokenizer
 from jsd.train import trainer
 from jsd.train.checkpoints import Data
 from jsd.train.data import Stream
-from jsd.train.diffusion import Denoiser, draws
+from jsd.train.diffusion import Denoiser, device_draws, draws
 from jsd.train.trainer import Plan, set_trained
 
 
@@ -45,8 +45,9 @@ STAGES = {
     "stage1": Stage(("text_encoder",), fresh_text=True, lr=1e-4),
     "stage2": Stage(("text_encoder", "unet"), fresh_text=False, lr=1e-5),
 }
-# From the step and its generator to a batch: latents x_0 (n, c, h, w), token ids (n, tokens), n sample keys.
-Source = Callable[[int, np.random.Generator], tuple[torch.Tensor, torch.Tensor, list[str]]]
+# From the step and its generator to a batch: latents x_0 (n, c, h, w), token ids (n, tokens), n sample keys. With None
+# for the keys, noise and timesteps are drawn on the device of x_0, which takes less time.
+Source = Callable[[int, np.random.Generator], tuple[torch.Tensor, torch.Tensor, list[str] | None]]
 
 
 def fresh_text_encoder(config: CLIPTextConfig, tokenizer: Tokenizer) -> CLIPTextModel:
@@ -82,14 +83,17 @@ def train_stage(
     folder: Path,
     accelerator: Accelerator,
     min_snr: float | None = None,
+    trains: Iterable[str] | None = None,
+    predict: Callable[..., torch.Tensor] | None = None,
     **settings: Any,
 ) -> None:
     """Train text encoder, UNet or both, as stage `name` of STAGES says, in place. They end with averaged weights (EMA).
 
-    `train_denoiser` explains the arguments. `settings` are more of its keyword arguments.
+    `trains` names other parts than STAGES does. `Denoiser` explains `min_snr` and `predict`, `train_denoiser` the other
+    arguments. `settings` are more of its keyword arguments.
     """
-    model = Denoiser(text_encoder, unet, scheduler, min_snr)
-    set_trained(model, STAGES[name].trains)
+    model = Denoiser(text_encoder, unet, scheduler, min_snr, predict)
+    set_trained(model, trains or STAGES[name].trains)
     train_denoiser(name, model, source, empty, plan, folder, accelerator, **settings)
 
 
@@ -119,7 +123,8 @@ def train_denoiser(
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         x_0, ids, keys = source(step, rng)
-        eps, t, u = draws(keys, plan.seed, step, tuple(x_0.shape[1:]), timesteps)
+        shape = tuple(x_0.shape[1:])
+        eps, t, u = draws(keys, plan.seed, step, shape, timesteps) if keys else device_draws(x_0, timesteps)
         ids = torch.where(u[:, None] < dropout, empty, ids)
         return model(*(x.to(accelerator.device) for x in (x_0, ids, eps, timestep(t, step)))), {}
 

@@ -1,64 +1,55 @@
-"""The closed-form latents of the embedded model, and the training of its autoencoder on them."""
+"""The training of the embedded model's autoencoder: its latents end white, and the norm that made them so is folded."""
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
-from embedded import autoencoder, latents, networks
+from embedded import autoencoder, networks
 from jsd.train.trainer import Plan
-from jsd.vae import to_tensor
-from tests.train.conftest import fresh_accelerator
-
-__all__ = ["fresh_accelerator"]  # pytest finds the fixture here
 
 
-@pytest.fixture
-def images():
-    """40 smooth pictures, uint8 (40, 64, 64, 3): waves of random direction and colour."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:64, 0:64] / 64
-    waves = np.sin(
-        rng.normal(size=(40, 1, 1, 3)) * 4 * x[None, ..., None]
-        + rng.normal(size=(40, 1, 1, 3)) * 4 * y[None, ..., None]
-    )
-    return ((waves + 1) * 127.5).astype(np.uint8)
+def waves(size: int, rng: np.random.Generator) -> torch.Tensor:
+    """Smooth pictures: waves of random direction and colour, (size, 3, 32, 32)."""
+    y, x = np.mgrid[0:32, 0:32] / 32
+    slopes = rng.normal(size=(2, size, 3, 1, 1)) * 4
+    return torch.from_numpy(np.sin(slopes[0] * x + slopes[1] * y)).float()
 
 
-def test_closed_form_latents_restore_the_picture(images):
-    x = to_tensor(images)
-    few = latents.LinearLatents.from_images(images, patch=16, channels=6)
-    many = latents.LinearLatents.from_images(images, patch=16, channels=48)
-    z = many.encode(x)
-    assert z.shape == (40, 48, 4, 4)
-    assert float(z.std()) == pytest.approx(1, abs=0.3)
-    assert autoencoder.psnr(many.decode(z), x) > 45
-    assert autoencoder.psnr(few.decode(few.encode(x)), x) < autoencoder.psnr(many.decode(z), x)
-
-
-def test_the_segments_one_after_the_other_are_the_decoder():
+def test_the_latents_end_white_and_every_weight_is_trained(tmp_path):
     torch.manual_seed(0)
-    vae = networks.make_vae().eval()
-    for parameter in vae.parameters():  # the residual branches begin at zero, which would hide mistakes
-        torch.nn.init.normal_(parameter, std=0.05)
-    z = torch.randn(1, networks.CHANNELS, 2, 2)
-    with torch.no_grad():
-        h = z
-        for segment in autoencoder.segments(vae):
-            h = segment(h)
-        assert torch.equal(h, vae.decode(z).sample)
-    assert h.shape == (1, 3, 64, 64)
-
-
-def test_the_training_changes_every_weight_of_decoder_and_encoder(tmp_path, images):
-    torch.manual_seed(0)
-    vae = networks.make_vae()
-    # Any orthonormal basis is enough here. To find the components of 32 x 32 patches takes seconds.
-    basis = torch.linalg.qr(torch.randn(3 * latents.PATCH**2, networks.CHANNELS))[0]
-    targets = latents.LinearLatents(latents.PATCH, basis, torch.zeros(len(basis)), torch.ones(basis.shape[1]))
+    vae = networks.make_vae(networks.TINY)
     before = {name: p.clone() for name, p in vae.named_parameters()}
     accelerator = Accelerator(mixed_precision="no", cpu=True)
-    autoencoder.train_decoder(vae, images, targets, [(Plan(2, 1e-3), 2)] * 4, tmp_path, accelerator)
-    autoencoder.train_encoder(vae, images, targets, Plan(2, 1e-3), tmp_path, accelerator, batch=2)
-    unchanged = [name for name, p in vae.named_parameters() if torch.equal(p, before[name])]
-    assert unchanged == []
+    plan = Plan(12, 1e-3, muon=3e-3, warmup=1, ema=0.5)
+    autoencoder.train(vae, waves, plan, 4, tmp_path, accelerator, statistics=80)
+    assert [name for name, p in vae.named_parameters() if torch.equal(p, before[name])] == []
+    assert not vae.training
+    z = vae.encode(waves(80, np.random.default_rng(1))).latent_dist
+    assert torch.allclose(z.mean.mean((0, 2, 3)), torch.zeros(networks.CHANNELS), atol=0.2)
+    assert torch.allclose(z.mean.std((0, 2, 3)), torch.ones(networks.CHANNELS), atol=0.25)
+    assert torch.allclose(z.std, torch.tensor(autoencoder.SPREAD), atol=1e-4)
+
+
+def test_folding_keeps_the_latents():
+    torch.manual_seed(0)
+    model = autoencoder.Whitened(networks.make_vae(networks.TINY))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x = waves(3, np.random.default_rng(0))
+    with torch.no_grad():
+        model.encode(x)  # statistics
+        model.eval()
+        wanted = model.encode(x)
+        model.fold()
+        assert torch.allclose(model.vae.encode(x).latent_dist.mean, wanted, atol=1e-4)
+
+
+def test_the_loss_sees_an_edge_that_is_blurred():
+    x = torch.ones(1, 3, 16, 16)
+    x[..., 8:] = -1
+    soft, shifted = x.clone(), x + 0.125
+    soft[..., 7:9] = 0  # the same mean absolute error
+    assert (soft - x).abs().mean() == (shifted - x).abs().mean()
+    assert autoencoder.picture_loss(soft, x) > 1.1 * autoencoder.picture_loss(shifted, x)
+    assert autoencoder.psnr(shifted, x) == pytest.approx(24.1, abs=0.1)

@@ -1,4 +1,4 @@
-"""The evaluation draws as serving does, counts correctly, and writes its report."""
+"""The evaluation draws as serving does, and writes its report."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from embedded import evaluate, generate, scores
-from embedded.drawings import Drawing
-from embedded.judge import Judge, Verdict
-from embedded.prompts import Task
+from embedded import evaluate, generate, judge_training
+from embedded.judge import KINDS, Judge
+from embedded.judge_network import Network
 from jsd import cli, sampling
 from jsd.errors import NSFWError
 from jsd.model import Components
 from jsd.request import Request
+from tests.embedded.shapes import CONCEPTS, make_assets
 from tests.fakes import psnr
 
 
@@ -39,57 +40,45 @@ def test_the_pictures_equal_those_of_generate_and_a_flagged_one_is_none(
     assert [image is None for image in generate.draw(components, words[:2], seed=7)] == [True, False]
 
 
-def test_the_report_counts_right_pictures_and_lists_failures() -> None:
-    tasks = [
-        Task("trained", "丸 油絵", "circle", "oil"),
-        Task("trained", "青い背景の輪 油絵", "ring", "oil+blue"),
-        Task("held_out", "輪", "ring", "plain"),
-        Task("aliases", "まる", "circle", "plain"),
-    ]
-    verdicts = [Verdict("circle", "oil"), Verdict("ring", "oil"), None, Verdict("circle", "oil")]
-    result = scores.report(tasks, verdicts)
-    assert result["top1"] == {"trained": 1.0, "held_out": 0.0}
-    assert result["style"] == round(1 / 3, 4)  # in a pair of styles both have to be right
-    assert result["aliases"] == 1.0
-    assert result["prompts"] == 3
-    assert result["styles"]["oil+colour"] == {"prompts": 1, "top1": 1.0, "style": 0.0}
-    assert [(row["prompt"], row["seen"]) for row in result["failures"]] == [
-        ("青い背景の輪 油絵", ["ring", "oil"]),
-        ("輪", None),
-    ]
+@pytest.fixture
+def judge_file(tmp_path: Path) -> Path:
+    """A small judge of the shapes with random weights, in a file."""
+    names = judge_training.names_of(make_assets())
+    torch.manual_seed(0)
+    judge = Judge(names, Network([len(names[kind]) for kind in KINDS], (8, 8, 8, 8, 8)).eval(), {"one": 0.98})
+    judge.save(tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
 
 
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     tiny_folder: Path,
-    trained: Judge,
-    shapes: list[Drawing],
+    judge_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    judge = Judge(trained.concepts, trained.network, {"top1": 0.98, "style": 0.97})
-    monkeypatch.setattr(evaluate, "fetch", lambda folder: None)
-    monkeypatch.setattr(evaluate, "load_drawings", lambda folder: shapes)
-    monkeypatch.setattr(evaluate, "load_concepts", lambda: [drawing.concept for drawing in shapes])
-    monkeypatch.setattr(evaluate.judges, "get", lambda drawings, folder: judge)
-    files = {"--weights": tiny_folder, "--json": tmp_path / "q.json", "--sheet": tmp_path / "q.png"}
+    monkeypatch.setattr(evaluate, "load_concepts", lambda: CONCEPTS)
+    (tmp_path / "out").mkdir()
+    files = {"--weights": tiny_folder, "--json": tmp_path / "out/q.json", "--sheet": tmp_path / "out/q.png"}
+    files |= {"--judge": judge_file}
     options = [str(word) for pair in files.items() for word in pair]
-    options += ["-i", "steps=2", "-i", "guidance_interval=0.1,1", "--workdir", str(tmp_path)]
-    assert cli.main(["eval", *options, "--prompts", "18", "--aliases", "4"]) == 0
+    options += ["-i", "steps=2", "-i", "guidance_interval=0.1,1"]
+    assert cli.main(["eval", *options, "--prompts", "20", "--again", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     result = json.loads(files["--json"].read_text("utf-8"))
     assert json.loads(lines[-1]) == result
-    assert result["judge"] == {"top1": 0.98, "style": 0.97}
-    assert result["prompts"] == 18
-    assert result["safety"] == {"recall": None, "weapons": 0, "false_alarms": 0.0, "others": 22}
-    assert "safety checker: holds back - of 0 weapons, 0.0% of 22 others" in lines
+    assert result["judge"] == {"one": 0.98}
+    assert sum(result["counts"][name] for name in ("one", "one, held out", "spelling")) == 9
+    assert result["safety"] == {"recall": None, "weapons": 0, "false_alarms": 0.0, "others": 20}
+    assert "safety checker: holds back - of 0 weapons, 0.0% of 20 others" in lines
+    assert result["again"]["prompts"] == 2
+    assert any("right at guidance 7.5" in line for line in lines)
     assert (result["settings"]["num_inference_steps"], result["settings"]["guidance_interval"]) == (2, [0.1, 1.0])
-    assert all(0 <= share <= 1 for share in (*result["top1"].values(), result["style"], result["aliases"]))
-    assert any(line.split() == ["the", "judge,", "unseen", "98.0%", "97.0%"] for line in lines)
+    assert any(line.startswith("single thing ") and line.endswith("98.0%") for line in lines)
     with Image.open(files["--sheet"]) as sheet:
-        assert sheet.size == (12 * 128, 2 * 128)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["q.json", "q.png"]
+        assert sheet.size == (12 * 128, 10 * 128)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["q.json", "q.png"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +86,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     [
         (["--weights", "nowhere"], "nowhere: no such folder"),
         (["--json", "nowhere/q.json"], "make it first"),
+        (["--judge", "nowhere.safetensors"], "nowhere.safetensors': no such file"),
         (["-i", "steps=0"], "num_inference_steps: 0 was given"),
         (["-i", "seed=1"], "seed is no setting of the evaluation"),
     ],

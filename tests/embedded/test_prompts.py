@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
+
 from embedded import prompts
-from embedded.drawings import Concept, Drawing
-from embedded.pictures import held_out, styles_of
-from embedded.styles import PAIRS
+from embedded.scenes import Concept, held_out, load_concepts
+from embedded.scenes.sprites import Drawing
+from tests.embedded.shapes import CONCEPTS
 
 
-def test_the_choice_of_pairs_depends_only_on_the_seed(shapes: list[Drawing]) -> None:
-    assert prompts.sample_pairs(shapes, 30, 5) == prompts.sample_pairs(shapes, 30, 5)
-    assert prompts.sample_pairs(shapes, 30, 5) != prompts.sample_pairs(shapes, 30, 6)
+def test_the_choice_depends_only_on_the_seed() -> None:
+    concepts = load_concepts()
+    assert prompts.sample_tasks(concepts, 30, 5) == prompts.sample_tasks(concepts, 30, 5)
+    assert prompts.sample_tasks(concepts, 30, 5) != prompts.sample_tasks(concepts, 30, 6)
 
 
-def test_the_group_of_a_pair_says_whether_it_is_held_out(shapes: list[Drawing]) -> None:
-    tasks = prompts.sample_pairs(shapes, 600, 0)  # more than there are, so this returns all of them
-    assert len({(task.concept, task.style) for task in tasks}) == len(tasks)
-    trained_in = {drawing.concept.id: styles_of(drawing) for drawing in shapes}
+def test_every_group_has_its_share_of_different_prompts() -> None:
+    tasks = prompts.sample_tasks(load_concepts(), 120, 0)
+    count = Counter(task.group for task in tasks)
+    assert sum(count.values()) == 120
+    assert all(abs(count[group] - weight / 5) <= 1 for group, weight in prompts.GROUPS.items())
+    assert len({task.ja for task in tasks}) >= 118  # a spelling may be a prompt of another group
     for task in tasks:
-        assert task.group == ("held_out" if held_out(task.concept, task.style) else "trained")
-        assert (task.style in trained_in[task.concept]) == (task.group == "trained")
-    assert {task.group for task in tasks if task.style in PAIRS} == {"trained", "held_out"}
-    assert any(task.prompt == "輪 油絵" for task in tasks)
+        assert held_out(task.scene) == task.group.endswith("held out")
+        if task.group != "spelling":
+            assert prompts.sort_of(task.scene) == task.group.removesuffix(", held out")
 
 
-def test_every_concept_is_asked_once_before_any_is_asked_twice(shapes: list[Drawing]) -> None:
-    tasks = [task for task in prompts.sample_pairs(shapes, 12, 3) if task.group == "trained"]
-    assert len(tasks) == 8
-    assert {task.concept for task in tasks[:5]} == {drawing.concept.id for drawing in shapes}
-    assert len({task.concept for task in tasks[5:]}) == 3
+def test_a_count_shared_in_proportion_adds_up() -> None:
+    assert prompts.shares({"a": 2, "b": 1, "c": 1}, 8) == {"a": 4, "b": 2, "c": 2}
+    assert sum(prompts.shares(prompts.GROUPS, 7).values()) == 7
+    assert set(prompts.shares(prompts.GROUPS, 0).values()) == {0}
+
+
+def test_more_prompts_than_there_are_is_an_error() -> None:
+    with pytest.raises(ValueError, match="6 concepts are too few for 300 different prompts"):
+        prompts.sample_tasks(CONCEPTS, 300, 0)
 
 
 def test_other_spellings_are_aliases_kana_and_half_width_forms() -> None:
@@ -37,7 +47,17 @@ def test_other_spellings_are_aliases_kana_and_half_width_forms() -> None:
     assert found == ["ねこ", "にゃんこ", "ネコ", "ニャンコ", "ﾈｺ", "ﾆｬﾝｺ"]
 
 
-def test_a_spelling_that_two_concepts_share_is_not_asked(shapes: list[Drawing]) -> None:
-    tasks = prompts.sample_aliases([drawing.concept for drawing in shapes], 100, 0)
-    assert "円" not in [task.prompt for task in tasks]  # a name of both circle and triangle
-    assert {("まる", "circle"), ("マル", "circle"), ("ﾏﾙ", "circle")} <= {(task.prompt, task.concept) for task in tasks}
+def test_a_spelling_that_two_concepts_share_is_not_asked() -> None:
+    found = {
+        task.ja for seed in range(20) for task in prompts.sample_tasks(CONCEPTS, 30, seed) if "spell" in task.group
+    }
+    assert "円" not in found  # a name of both circle and triangle
+    assert {"まる", "マル", "ﾏﾙ"} <= found
+
+
+def test_a_task_has_the_prompts_of_its_scene_in_both_languages() -> None:
+    scene = prompts.plain(load_concepts()["cat"], "oil")
+    assert scene.things[0].drawing == Drawing("", False)
+    task = prompts.Task.of("one", scene)
+    assert (task.ja, task.en) == ("猫 油絵", "a cat, oil painting")
+    assert prompts.Task.of("one", scene, "ねこ").ja == "ねこ"

@@ -1,60 +1,92 @@
-"""The safety checker is calibrated with pictures that the model itself draws."""
+"""The safety checker learns from scenes with and without weapons, and its threshold spares the harmless ones."""
 
-import copy
-from dataclasses import replace
+from concurrent.futures import Future
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from PIL import Image
 
-from embedded import safety_checker
-from embedded.captions import prompt_for
-from embedded.drawings import Concept, Drawing
-from embedded.generate import decoded_jobs
-from embedded.styles import STYLES
+from embedded import networks, safety_checker, workers
+from embedded.safety_checker import FLAGGED, Examples
+from embedded.scenes import load_assets
 from jsd import safety
-from jsd.request import Request
+from jsd.train.trainer import Plan
+from tests.embedded.icons import short_table, write_icons
 
-NAMES = {**dict.fromkeys(safety_checker.FLAGGED, "剣"), "cat": "猫", "dog": "犬", "fuji": "富士山"}
-
-
-@pytest.fixture
-def drawings():
-    return [Drawing(Concept(name, ("o",), (word,), (name,)), "noto", "o", False, "") for name, word in NAMES.items()]
+SIDE = networks.CHECKER_SIDE
+NAMES = ("cat", "dog", *FLAGGED)
 
 
-def test_calibration_stops_the_checker_from_holding_back_other_concepts(components, drawings, monkeypatch, capsys):
-    monkeypatch.setattr(safety_checker, "EACH", 1)
-    components = replace(components, safety_checker=copy.deepcopy(components.safety_checker))
-    components.safety_checker.concept_embeds_weights.data.fill_(-2.0)  # everything is held back
-    safety_checker.calibrate(components, drawings)
-    others = [
-        Request(prompt_for(drawings[3 + i].concept, list(STYLES)[3 + i]), seed=safety_checker.FIRST_SEED + 36 + i)
-        for i in range(3)
-    ]
-    pictures = torch.stack([job.pixels[0] for job in decoded_jobs(components, others)])
-    assert safety.check(components.safety_checker, components.image_processor, pictures) == [False] * 3
-    used = len(safety_checker.FLAGGED) * safety_checker.CENTRES
-    thresholds = components.safety_checker.concept_embeds_weights
-    assert (thresholds[:used] < 1.1).all()
-    assert (thresholds[used:] == safety_checker.NEVER).all()
-    log = capsys.readouterr().out
-    assert all(f"safety {name}: " in log for name in safety_checker.FLAGGED)
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """The sprites of NAMES and two more concepts, also for `workers.assets`."""
+    folder = tmp_path_factory.mktemp("checker")
+    icons, table = write_icons(folder / "icons"), short_table(folder / "table.tsv", (*NAMES, "car", "apple"))
+    workers.open_assets(icons, table, folder / "sprites")
+    return load_assets(icons, table, folder / "sprites", 1)
 
 
-def test_clustering_finds_where_vectors_gather():
-    rng = torch.Generator().manual_seed(0)
-    corners = torch.eye(4)[:3]
-    vectors = torch.nn.functional.normalize(
-        corners.repeat_interleave(20, 0) + 0.05 * torch.randn(60, 4, generator=rng), dim=1
-    )
-    for count in (1, 3):
-        centres = safety_checker.cluster(vectors, count)
-        assert torch.allclose(centres.norm(dim=1), torch.ones(count))
-    assert ((centres @ corners.T).max(0).values > 0.99).all()
+def squares(count: int, weapon: int | None) -> Examples:
+    """Pictures of a cat, or of the weapon with this number: a square of another colour in a random place."""
+    rng = np.random.default_rng(0 if weapon is None else weapon + 1)
+    pixels = rng.integers(0, 90, (count, SIDE, SIDE, 3), np.uint8)
+    for picture, (y, x) in zip(pixels, rng.integers(0, SIDE // 2, (count, 2)), strict=True):
+        picture[y : y + SIDE // 2, x : x + SIDE // 2, 2 if weapon is None else weapon % 2] = 255
+    shown = np.zeros((count, len(NAMES)), bool)
+    shown[:, 0 if weapon is None else 2 + weapon] = True
+    return Examples(pixels, shown)
 
 
-def test_a_threshold_is_above_all_other_pictures_and_below_most_of_its_concept():
-    inside = torch.tensor([[0.9], [0.8], [0.85], [0.7]])
-    outside = torch.tensor([[0.1], [0.3]])
-    (threshold,) = safety_checker.thresholds(inside, outside)
-    assert 0.3 < threshold < 0.5
+def test_a_third_of_the_scenes_shows_a_weapon(assets):
+    rng = np.random.default_rng(0)
+    scenes = [safety_checker.sample(rng, assets) for _ in range(300)]
+    with_weapon = [scene for scene in scenes if set(safety_checker.ids(scene)) & set(FLAGGED)]
+    assert len(with_weapon) > 100
+    assert {name for scene in with_weapon for name in safety_checker.ids(scene)} >= set(FLAGGED)
+    assert all(len(ids) == len(set(ids)) for ids in map(safety_checker.ids, scenes))
+
+
+def test_rendered_scenes_are_as_large_as_the_checker_wants_and_say_what_they_show(assets):
+    def call(function, *columns):
+        for row in zip(*columns, strict=True):
+            (done := Future()).set_result(function(*row))
+            yield done.result()
+
+    pool = SimpleNamespace(map=call)
+    examples = safety_checker.rendered(safety_checker.start(pool, 5, each=2), assets)
+    assert (examples.pixels.shape, examples.pixels.dtype) == ((5, SIDE, SIDE, 3), np.uint8)
+    assert examples.shown.shape == (5, len(assets.concepts))
+    assert examples.shown.any(1).all()
+
+
+def test_a_trained_checker_holds_back_weapons_and_nothing_else(tmp_path, capsys):
+    examples = squares(40, None) + squares(20, 0) + squares(20, 1)
+    assets = SimpleNamespace(concepts=dict.fromkeys(NAMES))
+    accelerator = Accelerator(mixed_precision="no", cpu=True)
+    plan = Plan(25, 2e-3, muon=1e-2, warmup=5, ema=0.5)
+    checker = safety_checker.train(assets, examples, examples, plan, tmp_path, accelerator, batch=16)
+    pictures = torch.from_numpy(examples.pixels[[0, 1, 2, 3, 40, 41, 60, 61]])
+    found = safety.check(checker, networks.make_image_processor(), pictures)
+    assert found == [False] * 4 + [True] * 4
+    assert "of 40 weapons" in capsys.readouterr().out
+    used = len(FLAGGED) * safety_checker.CENTRES
+    assert (checker.concept_embeds_weights[used:] == networks.NEVER).all()
+
+
+def test_the_threshold_spares_harmless_pictures_that_look_like_weapons():
+    """The checker of this test is untrained, so it can't tell the pictures apart."""
+    torch.manual_seed(0)
+    checker = networks.make_checker().eval()
+    examples = squares(40, None) + squares(20, 0)
+    safety_checker.calibrate(checker, [2, 3, 4], examples)
+    held_back = safety.check(checker, networks.make_image_processor(), torch.from_numpy(examples.pixels[:40]))
+    assert sum(held_back) <= 1
+
+
+def test_a_picture_is_squeezed_to_what_the_checker_sees():
+    picture = safety_checker.shrink(Image.new("RGB", (320, 208), "red"))
+    assert picture.shape == (SIDE, SIDE, 3)
+    assert (picture == (255, 0, 0)).all()

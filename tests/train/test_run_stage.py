@@ -78,3 +78,11 @@ def test_gradient_checkpointing_changes_nothing_and_min_snr_does(settings, tmp_p
     plain, checkpointed, weighted = (average_of(tmp_path / name) for name in runs)
     assert torch.allclose(plain, checkpointed, atol=1e-6)
     assert not torch.allclose(plain, weighted, atol=1e-6)
+
+
+def test_muon_changes_the_weights_and_a_run_does_not_resume_without_it(settings, tmp_path, capsys):
+    for name, muon in (("plain", None), ("muon", 2e-3)):
+        assert run_loop(settings, out=tmp_path / name, muon=muon) == 0
+    assert not average_of(tmp_path / "plain").equal(average_of(tmp_path / "muon"))
+    assert run_loop(settings, out=tmp_path / "muon") == 2
+    assert "was begun with muon 0.002, not None" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The training loop on models of a few weights: it learns, resumes, averages, and refuses a loss that is not finite."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -123,3 +125,27 @@ def test_a_second_training_of_a_model_is_like_that_of_its_weights_in_a_new_model
     train_in_bf16(tmp_path / "second", model)
     train_in_bf16(tmp_path / "second of loaded", loaded)
     assert torch.equal(model.weight, loaded.weight)
+
+
+def test_a_run_may_end_by_time_and_its_rate_falls_by_time(tmp_path, monkeypatch):
+    """The clock of this test advances a second with every look at it."""
+    seconds = iter(range(10_000))
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: float(next(seconds)))
+    model, saved = torch.nn.Linear(1, 1), []
+    plan = Plan(10**9, 1e-3, flat=0.6, seconds=100, save_seconds=30, warmup=1)
+
+    def train(plan):
+        loss_of = lambda model, step, rng: (model.weight.square().sum(), {})  # noqa: E731
+        trainer.train("line", model, loss_of, plan, tmp_path, accelerator(), on_save=saved.append)
+
+    train(plan)
+    assert 3 <= len(saved) <= 4
+    assert 10 < saved[-1] <= 100
+    assert read_curve(tmp_path / "line.jsonl")[-1]["seconds"] >= 99
+    steps = saved[-1]
+    train(plan)  # its time is over
+    assert saved[-1] == steps
+    train(replace(plan, seconds=200))
+    assert saved[-1] > steps
+    assert plan.lr_at(500, 0.6) == 1
+    assert 0.02 < plan.lr_at(500, 0.9) < 0.2
