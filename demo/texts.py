@@ -24,14 +24,14 @@ LANGUAGES = ("en", "ja")
 # Prompts to click. In English the second words stand beside them.
 EXAMPLES = {
     "draw": [
-        ("富士山 油絵", "Mount Fuji, oil"),
-        ("猫の肖像画 油絵", "portrait of a cat, oil"),
-        ("桜 水彩画", "cherry blossom, watercolour"),
-        ("青い背景の城", "castle on blue"),
-        ("団子 ドット絵", "dango, pixels"),
-        ("ロケット 白黒", "rocket, black and white"),
+        ("富士山 浮世絵", "Mount Fuji, ukiyo-e"),
+        ("桜並木の城", "castle among cherry trees"),
+        ("和室のおにぎり", "rice ball in a Japanese room"),
+        ("花畑の柴犬", "Shiba in a field of flowers"),
+        ("紅葉 水彩画", "maple leaf, watercolour"),
+        ("猫 ドット絵", "cat, pixels"),
     ],
-    "picture": [("青い背景の鳥居", "torii on blue"), ("城 水彩画", "castle, watercolour")],
+    "picture": [("城 水彩画", "castle, watercolour"), ("雪景色の城 浮世絵", "castle in snow, ukiyo-e")],
     "repaint": [("青い背景のロケット", "rocket on blue"), ("青い背景の猫", "cat on blue")],
 }
 # What the browser translates: labels and the like. Key: English, Japanese.
