@@ -1,8 +1,9 @@
 """The Cog adapter: turns Cog's inputs into a `Request`, gives it to the engine and writes the pictures as files.
 
 Cog reads the inputs from the text of this file, so choices, defaults and limits are literals. A test compares them with
-those of `jsd.request`.
+those of `jsd.request`. Each description is one literal, in English and Japanese, since Cog joins no parts.
 """
+# ruff: noqa: E501
 
 import asyncio
 import contextlib
@@ -58,55 +59,62 @@ class Predictor(BasePredictor):
         self,
         prompt: str = Input(
             default="サラリーマン 油絵",
-            description="What the picture shows, in Japanese, e.g. 猫の油絵. Weights such as (猫:1.3) are ignored.",
+            description="What to draw, in Japanese. Weights such as (猫:1.3) are ignored. / 描きたいものを日本語で。例: 青い背景の猫 油絵。(猫:1.3) のような重み付けは無視します。",
             min_length=1,
             max_length=2000,
         ),
         negative_prompt: str = Input(
             default="",
-            description="What the picture must not show. Has no effect when guidance_scale is 1.",
+            description="What not to draw. Has no effect when guidance_scale is 1. / 描きたくないもの。例: 白黒。guidance_scale が 1 のときは効きません。",
             max_length=2000,
         ),
-        image: Path | None = Input(default=None, description="A picture to start from (png, jpeg, webp)."),
+        image: Path | None = Input(
+            default=None, description="A picture to start from (png, jpeg, webp). / 元にする画像(png、jpeg、webp)。"
+        ),
         mask: Path | None = Input(
             default=None,
-            description="Where to repaint `image`: white is repainted, black kept, grey mixed. Needs image.",
+            description="Where to repaint image: white is repainted, black kept, grey mixed. Needs image. / 描き直す場所。白は描き直し、黒は残し、灰色は混ぜます。image が必要です。",
         ),
         prompt_strength: float = Input(
             default=0.8,
-            description="How far to depart from `image`: 0 not at all, 1 wholly. Needs image.",
+            description="How far to depart from image: 0 not at all, 1 wholly. Needs image. / image からどれだけ変えるか。0 は元のまま、1 は全面的に描き直します。image が必要です。",
             ge=0,
             le=1,
         ),
         width: int | None = Input(
             default=None,
-            description="Width in pixels, a multiple of the model's latent cell. Left out: the model and image decide.",
+            description="Width in pixels, a multiple of the model's latent cell. Left out: the model and image decide. / 幅(ピクセル)。モデルの潜在変数 1 マス分(通常は 8)の倍数。省略時はモデルと image から決まります。",
             ge=64,
             le=1024,
         ),
         height: int | None = Input(
             default=None,
-            description="Height in pixels; width x height may be 1048576 at most. Left out: as for width.",
+            description="Height in pixels; width x height may be 1048576 at most. Left out: as for width. / 高さ(ピクセル)。width x height は 1048576 まで。省略時は width と同様です。",
             ge=64,
             le=1024,
         ),
-        num_outputs: int = Input(default=1, description="How many pictures.", ge=1, le=8),
+        num_outputs: int = Input(default=1, description="How many pictures. / 生成する枚数。", ge=1, le=8),
         num_inference_steps: int | None = Input(
             default=None,
-            description="How many denoising steps. Left out: the model's own.",
+            description="How many denoising steps. Left out: the model's own. / ステップ数。省略時はモデルの既定値。",
             ge=1,
             le=500,
         ),
-        steps: int | None = Input(default=None, description="Another name for num_inference_steps.", ge=1, le=500),
+        steps: int | None = Input(
+            default=None,
+            description="Another name for num_inference_steps. / num_inference_steps の別名。",
+            ge=1,
+            le=500,
+        ),
         guidance_scale: float | None = Input(
             default=None,
-            description="How closely to follow the prompt; 1: no guidance, half the work. Left out: the model's own.",
+            description="How closely to follow the prompt; 1: no guidance, half the work. Left out: the model's own. / プロンプトにどれだけ従うか。1 はガイダンスなしで、計算量が半分になります。省略時はモデルの既定値。",
             ge=1,
             le=20,
         ),
         scheduler: str | None = Input(
             default=None,
-            description="The sampler. Left out: the model's own.",
+            description="The sampler. Left out: the model's own. / サンプラー。省略時はモデルの既定値。",
             choices=[
                 "DDIM",
                 "K_LMS",
@@ -121,24 +129,28 @@ class Predictor(BasePredictor):
         ),
         seed: int | None = Input(
             default=None,
-            description="Same seed, same picture; picture i has seed + i. For a random one leave it out (no -1).",
+            description="Same seed, same picture; picture i has seed + i. For a random one leave it out (no -1). / 乱数のシード。同じ値なら同じ画像になり、i 枚目は seed + i です。ランダムにするには省略します(-1 は不可)。",
             ge=0,
             le=9007199254740991,
         ),
         lora: Path | None = Input(
-            default=None, description="An adapter to draw with: a LoRA for this model (.safetensors)."
+            default=None,
+            description="An adapter to draw with: a LoRA for this model (.safetensors). / 使用する LoRA(このモデル用の .safetensors ファイル)。",
         ),
         lora_scale: float = Input(
-            default=1, description="How strongly `lora` changes the model; 0 not at all. Needs lora.", ge=-2, le=2
+            default=1,
+            description="How strongly lora changes the model; 0 not at all. Needs lora. / LoRA の強さ。0 なら効果なし。lora が必要です。",
+            ge=-2,
+            le=2,
         ),
         output_format: str = Input(
             default="png",
-            description="The file format of the pictures; jpeg is jpg.",
+            description="The file format of the pictures; jpeg is jpg. / 画像のファイル形式。jpeg は jpg と同じです。",
             choices=["png", "jpg", "jpeg", "webp"],
         ),
         output_quality: int = Input(
             default=90,
-            description="The quality of jpg and webp files; png is lossless.",
+            description="The quality of jpg and webp files; png is lossless. / jpg と webp の画質。png は無劣化です。",
             ge=1,
             le=100,
         ),

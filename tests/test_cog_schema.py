@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_every_text_is_written_as_cog_reads_it():
     assert len(texts) > len(fields) / 2
     for node in texts:
         assert ast.get_source_segment(PREDICT, node) == f'"{node.value}"'
+
+
+def test_every_input_is_described_in_english_and_in_japanese(schema):
+    """In one line: Replicate shows it as it is, whatever the visitor's language."""
+    for name, field in schema.input_schemas(PREDICT)["Input"]["properties"].items():
+        english, japanese = field["description"].split(" / ")
+        assert re.match("[A-Z][a-z]* ", english), name
+        assert re.search("[ぁ-ん].*。$", japanese), name
+        assert "\n" not in field["description"], name
 
 
 def test_every_limit_is_one_that_cog_can_write(schema):

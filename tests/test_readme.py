@@ -1,4 +1,4 @@
-"""The two READMEs agree, and everything they refer to exists."""
+"""The two READMEs agree, and so do the guides to prompts; everything they refer to exists."""
 
 import re
 from dataclasses import fields
@@ -9,7 +9,9 @@ import pytest
 from jsd.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
-ENGLISH, JAPANESE = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.ja.md"))
+READMES = ("README.md", "README.ja.md")
+GUIDES = ("docs/prompts.md", "docs/ja/prompts.md")
+ENGLISH, JAPANESE = ((ROOT / name).read_text("utf-8") for name in READMES)
 
 
 def code(text: str) -> list[str]:
@@ -17,23 +19,44 @@ def code(text: str) -> list[str]:
     return re.findall(r"^```\w+\n(.*?)^```", text, re.S | re.M)
 
 
-def test_both_readmes_have_the_same_code():
-    assert code(ENGLISH) == code(JAPANESE)
+def anchors(text: str) -> list[str]:
+    """The anchors that GitHub gives the headings of a Markdown file."""
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
-@pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
-def test_every_link_has_a_target(text):
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert len(links) > 10
+@pytest.mark.parametrize("names", [READMES, GUIDES])
+def test_both_languages_have_the_same_code(names):
+    english, japanese = (code((ROOT / name).read_text("utf-8")) for name in names)
+    assert english == japanese != []
+
+
+@pytest.mark.parametrize("name", [*READMES, *GUIDES])
+def test_every_link_has_a_target(name):
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text("utf-8"))
+    links = [link for link in map("".join, links) if "://" not in link]
+    assert len(links) > 5
     for link in links:
         path, _, anchor = link.partition("#")
-        assert (ROOT / path).exists(), link  # without a path this is the root
-        if anchor and not path:
-            headings = [
-                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-                for title in re.findall(r"^#+ (.*)$", text, re.M)
-            ]
-            assert anchor in headings, link
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text("utf-8")), link
+
+
+@pytest.mark.parametrize("name", ["README.ja.md", "docs/ja/prompts.md"])
+def test_no_paragraph_in_japanese_is_broken_into_lines(name):
+    """A browser shows a line break between two Japanese characters as a blank."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.S | re.M)
+    assert re.findall(r"[^\x00-\xff]\n(?![-|*#\d])[^\x00-\xff]", text) == []
+
+
+@pytest.mark.parametrize(("prompts", "names"), [("docs/grid.txt", READMES), ("docs/prompts.txt", (*READMES, *GUIDES))])
+def test_the_prompts_of_the_pictures_stand_below_them(prompts, names):
+    for name in names:
+        text = " ".join((ROOT / name).read_text("utf-8").split())
+        assert [p for p in (ROOT / prompts).read_text("utf-8").splitlines() if p not in text] == []
 
 
 @pytest.mark.parametrize("text", [ENGLISH, JAPANESE])
