@@ -74,7 +74,9 @@ def test_stock_diffusers_draws_the_same_picture(embedded, stock, name):
 def test_the_stock_tokenizer_gives_the_same_ids(embedded, stock):
     texts = ["猫の肖像画 油絵", "サラリーマン 油絵", "青い背景の富士山", "ﾗｰﾒﾝ", "ＴＶ", "にゃんこ、水彩画", ""]
     for text in texts:
-        theirs = stock.tokenizer(text, padding="max_length", max_length=embedded.tokenizer.max_length, truncation=True).input_ids
+        theirs = stock.tokenizer(
+            text, padding="max_length", max_length=embedded.tokenizer.max_length, truncation=True
+        ).input_ids
         assert theirs == embedded.tokenizer(text).ids, text
 
 
