@@ -45,13 +45,6 @@ def test_every_link_has_a_target(name):
             assert anchor in anchors(target.read_text("utf-8")), link
 
 
-@pytest.mark.parametrize("name", ["README.ja.md", "docs/ja/prompts.md"])
-def test_no_paragraph_in_japanese_is_broken_into_lines(name):
-    """A browser shows a line break between two Japanese characters as a blank."""
-    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.S | re.M)
-    assert re.findall(r"[^\x00-\xff]\n(?![-|*#\d])[^\x00-\xff]", text) == []
-
-
 @pytest.mark.parametrize(("prompts", "names"), [("docs/grid.txt", READMES), ("docs/prompts.txt", (*READMES, *GUIDES))])
 def test_the_prompts_of_the_pictures_stand_below_them(prompts, names):
     for name in names:
