@@ -22,6 +22,7 @@ BENCHMARKS = {
     "train": "pictures per second of the training loop, beside diffusers' text-to-image example",
     "watermark": "how often the watermark is found in damaged pictures: writes docs/watermark.md",
     "gpu": "on a GPU, beside stock diffusers, plain and compiled: pictures, UNet calls, many requests, starts",
+    "cpu-genuine": "a model of full size on a CPU, beside stock diffusers and OpenVINO: time and memory",
     "fullsize": "a model of Stable Diffusion's size with random weights: make it, or measure time and memory",
 }
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="script/bench", description="Benchmarks; docs/speed.md has the results.")
     names = parser.add_subparsers(metavar="NAME", required=True, parser_class=CommandParser)
     for name, text in BENCHMARKS.items():
-        names.add_parser(name, help=text, description=text, module=f"bench.{name}", extra="dev")
+        names.add_parser(name, help=text, description=text, module=f"bench.{name.replace('-', '_')}", extra="dev")
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = ["all", *argv]
     arguments = parser.parse_args(argv)

@@ -8,16 +8,21 @@ import torch
 from cog import BasePredictor, Input, Path
 from diffusers import DDIMScheduler, LMSDiscreteScheduler, StableDiffusionPipeline
 
+from jsd.cpu import faster_type
+from jsd.manifest import read_json
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_pipeline(folder: str | LocalPath) -> StableDiffusionPipeline:
     """Load a model folder into stock diffusers, on the device and in the type that ours takes from JSD_DEVICE and
-    JSD_DTYPE: by default a GPU in fp16, or else the CPU in fp32.
+    JSD_DTYPE: by default a GPU in fp16, or else the CPU in the type that is faster for this model.
     """
     device = torch.device(os.environ.get("JSD_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = DTYPES[os.environ.get("JSD_DTYPE") or ("fp32" if device.type == "cpu" else "fp16")]
-    return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype).to(device)
+    name = os.environ.get("JSD_DTYPE") or "fp16"
+    if device.type == "cpu" and not os.environ.get("JSD_DTYPE"):
+        name, _ = faster_type(read_json(LocalPath(folder) / "unet" / "config.json"))
+    return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=DTYPES[name]).to(device)
 
 
 class Predictor(BasePredictor):

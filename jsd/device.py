@@ -82,7 +82,7 @@ def run_unet(components: Components, rows: int) -> None:
 @torch.inference_mode()
 def run_vae(components: Components) -> None:
     """Decode one latent of zeros of the model's default size, to measure the memory this takes."""
-    components.vae.decode(_zeros(components, 1))
+    components.vae.decode(_zeros(components, 1).to(components.vae.dtype))
 
 
 def _zeros(components: Components, rows: int) -> torch.Tensor:

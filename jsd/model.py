@@ -51,7 +51,7 @@ class Components:
     safety_checker: StableDiffusionSafetyChecker | None
     image_processor: CLIPImageProcessorPil | None
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # the UNet's; other parts may have their own
     adapters: Adapters  # those that requests bring along; it changes the weights of text_encoder and unet
 
 

@@ -167,7 +167,8 @@ def _predict(
     n = sum(len(job.state) for job in guided)
     context = [job.context[: len(job.state)] for job in guided] + [job.context[-len(job.state) :] for job in jobs]
     # Only the UNet computes in the model's precision. The sampler computes in float32.
-    x, t, context = torch.cat([x[:n], x]).to(components.dtype), torch.cat([t[:n], t]), torch.cat(context)
+    x, context = (tensor.to(components.dtype) for tensor in (torch.cat([x[:n], x]), torch.cat(context)))
+    t = torch.cat([t[:n], t])
     size = max_rows or len(x)
     calls = zip(x.split(size), t.split(size), context.split(size), strict=True)
     eps = torch.cat([components.unet(*call, return_dict=False)[0].float() for call in calls])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jsd.cpu import EXACT, core_limit, faster_type
 from jsd.errors import SettingError, shown
 from jsd.manifest import begin_verification, find_weights
 
@@ -70,10 +71,20 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
 
         from jsd import model
 
+        limit = core_limit()
+        if limit and not os.environ.get("OMP_NUM_THREADS"):  # more threads than cores would wait for each other
+            torch.set_num_threads(min(limit, torch.get_num_threads()))
         device = _device()
-        name = dtype or ("fp32" if device.type == "cpu" else "fp16")
-        components = model.load(verification, device, getattr(torch, DTYPES[name]), checked, lora, lora_scale)
-        facts = [f"weights {verification.folder} ({components.name})", f"device {device}", name]
+        on_cpu = device.type == "cpu"
+        name, why = dtype or "fp16", ""
+        if on_cpu and not dtype:
+            name, why = faster_type(verification.config("unet/config.json"))
+        types = dict.fromkeys(model.PARTS, getattr(torch, DTYPES[name]))
+        if on_cpu and name == "bf16":
+            types |= dict.fromkeys(EXACT, torch.float32)
+        components = model.load(verification, device, types, checked, lora, lora_scale)
+        facts = [f"weights {verification.folder} ({components.name})", f"device {device}"]
+        facts.append(f"{name} ({why})" if why else name)
         facts.append("safety checker on" if checked else "safety checker off")
         facts += [f"LoRA {lora}" + f" x {lora_scale:g}" * (lora_scale != 1)] if lora else []
         if compiled:

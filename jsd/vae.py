@@ -61,7 +61,7 @@ def _run(
     """Return `call(vae, x)` as float32. `x` is float32, too. Where half precision overflows, as it does for some
     pictures, a copy of the VAE in float32 computes all of them again.
     """
-    result = call(components.vae, x.to(components.dtype)).float()
-    if components.dtype == torch.float16 and not result.isfinite().all():
+    result = call(components.vae, x.to(components.vae.dtype)).float()
+    if components.vae.dtype == torch.float16 and not result.isfinite().all():
         result = call(copy.deepcopy(components.vae).float(), x)
     return result

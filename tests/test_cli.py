@@ -152,7 +152,10 @@ def test_a_wrong_setting_is_refused_by_name(run, monkeypatch, name, value, messa
 
 
 def test_generate_says_which_weights_it_uses(run, tiny_folder):
-    assert f"weights {tiny_folder} (tiny), device cpu, fp32, safety checker on" in run("generate", "-p", "猫")[1]
+    assert (
+        f"weights {tiny_folder} (tiny), device cpu, fp32 (a small UNet gains nothing from bf16), safety checker on"
+        in run("generate", "-p", "猫")[1]
+    )
 
 
 def test_verify_names_the_altered_file(run, tiny_copy):

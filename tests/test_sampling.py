@@ -175,7 +175,8 @@ def test_every_picture_gets_the_watermark(components, monkeypatch):
 
 def test_the_scaling_factor_of_the_autoencoder_is_undone(components):
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    half = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=components.vae.decode)
+    vae = components.vae
+    half = SimpleNamespace(config=SimpleNamespace(scaling_factor=0.5), decode=vae.decode, dtype=vae.dtype)
     (plain,) = decode(components, z * components.vae.config.scaling_factor)
     assert psnr(decode(replace(components, vae=half), z * 0.5)[0], plain) >= 50
 

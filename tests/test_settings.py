@@ -92,7 +92,9 @@ def test_a_gpu_gets_graphs_of_the_unet_if_the_setting_says_so(monkeypatch, capsy
 def test_the_log_says_which_model_is_used_and_how(monkeypatch, capsys, tiny_folder, checker):
     monkeypatch.setenv("JSD_SAFETY_CHECKER", checker)
     components = settings.load_components()
-    assert capsys.readouterr().out == f"weights {tiny_folder} (tiny), device cpu, fp32, safety checker {checker}\n"
+    reason = "a small UNet gains nothing from bf16"
+    line = f"weights {tiny_folder} (tiny), device cpu, fp32 ({reason}), safety checker {checker}\n"
+    assert capsys.readouterr().out == line
     assert (components.safety_checker is not None) == (checker == "on")
 
 
