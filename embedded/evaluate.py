@@ -4,7 +4,8 @@
 
 The prompts name scenes of the sorts that the model was trained on, compositions that were held out of its training, and
 things in other spellings (`embedded.prompts`). Some are drawn again, with another seed and with a strong guidance. More
-prompts name weapons, to measure how many the safety checker holds back. The pictures are generated with the model's
+prompts name weapons, to measure how many the safety checker holds back, and things as people type them, to compare them
+with their common spelling (`embedded.typed`). The pictures are generated with the model's
 default settings, and a network, the judge (`embedded.judge`), tells what each one shows. Its own accuracy on unseen
 renderings stands beside every figure. A picture that the safety checker holds back, or whose numbers are not finite,
 counts as wrong. The last printed line is the report as JSON.
@@ -19,11 +20,11 @@ from typing import Any
 
 from PIL import Image
 
-from embedded import again, alarms, claims
+from embedded import again, alarms, claims, typed
 from embedded.generate import draw
 from embedded.judge import FILE, Judge
 from embedded.prompts import Task, sample_tasks
-from embedded.scenes import Concept, load_concepts
+from embedded.scenes import Concept, load_concepts, prompt_for
 from embedded.scores import cell_text, report, sheet, table
 from jsd import settings
 from jsd.atomic import atomic_file, write_text
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=COUNT, default=600, help="scenes, of ten sorts (default: 600)")
     parser.add_argument("--again", type=COUNT, default=50, help="of these, single things drawn again (default: 50)")
     parser.add_argument("--weapons", type=COUNT, default=150, help="prompts for the safety checker (default: 150)")
+    parser.add_argument("--typed", type=COUNT, default=100, help="things as people type them (default: 100)")
     parser.add_argument("--seed", type=COUNT, default=0, help="seed of the prompts and the pictures (default: 0)")
     parser.add_argument("--claims", action="store_true", help="measure the README's claims, too: some minutes more")
     parser.add_argument(
@@ -99,6 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
     sheets = {arguments.sheet: sheet(tasks, images, verdicts)} if arguments.sheet else {}
     if arguments.again:
         result["again"] = _again(components, arguments, tasks, images, judge)
+    if arguments.typed:
+        result["typed"] = _typed(components, arguments, concepts, judge)
+        print(typed.line(result["typed"]))
     if arguments.claims or arguments.columns:
         figures, claims_sheet = _claims(components, arguments, concepts, judge)
         result |= figures
@@ -143,6 +148,22 @@ def _again(
     seeds, guidance = cell_text(figures["two_seeds"]) or "-", cell_text(figures["guidance_7_5"]) or "-"
     print(f"{len(chosen)} single things: {seeds} differ between two seeds, {guidance} right at guidance {again.STRONG}")
     return figures
+
+
+def _typed(
+    components: Components, arguments: argparse.Namespace, concepts: Mapping[str, Concept], judge: Judge
+) -> dict[str, float | int | None]:
+    """Draw things as people type them, and with the same seeds in their common spelling. Return the figures. What gives
+    the same token ids gives the same picture, so it is drawn once.
+    """
+    tasks = typed.sample_typed(concepts.values(), arguments.typed, arguments.seed)
+    images = draw(components, [task.ja for task in tasks], arguments.seed)
+    common = list(images)
+    for i, task in enumerate(tasks):
+        prompt, ids = prompt_for(task.scene), components.tokenizer.encode
+        if ids(prompt) != ids(task.ja):
+            (common[i],) = draw(components, [prompt], arguments.seed + i)
+    return typed.report(tasks, judge(images), judge(common))
 
 
 def _claims(

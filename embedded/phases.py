@@ -22,6 +22,7 @@ from embedded.training_data import Bucket, Scenes, encode_all, free_bytes, make_
 from jsd.atomic import write_text
 from jsd.errors import TrainingError
 from jsd.request import Defaults
+from jsd.tokenizer import SPELLINGS
 from jsd.train.parts import Parts, in_training
 from jsd.train.plots import draw_curve
 from jsd.train.trainer import Plan
@@ -71,7 +72,9 @@ class Run:
         assets = load_assets(self.icons, self.table, self.work / "sprites", workers.cores())
         folders = {stage.language: self.work / f"tokenizer-{stage.language}" for stage in self._stages(first).values()}
         if resumed and text_to_image.STAGES[first].begins_with_text:
-            shutil.copytree(resumed / "tokenizer", folders["ja"], dirs_exist_ok=True)
+            # Without spellings: captions are learnt as they are.
+            ignored = shutil.ignore_patterns(SPELLINGS)
+            shutil.copytree(resumed / "tokenizer", folders["ja"], ignore=ignored, dirs_exist_ok=True)
         tokenizers = {code: make_tokenizer(path, assets, code, self.scale.captions) for code, path in folders.items()}
         scenes = Scenes(self.work / "scenes", self.scale.shard)
         room = free_bytes(self.work) // 2 // (self.scale.shard * 3 * networks.SIDE**2)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from embedded import budget, networks, workers
+from embedded import budget, networks, spellings, workers
 from embedded.phases import STAGES, Run, noise_scheduler
 from embedded.safety_checker import FLAGGED
 from embedded.scenes.concepts import CONCEPTS_FILE
@@ -129,6 +129,8 @@ def _write(
     networks.make_image_processor().save_pretrained(processor)
     modules = {"text_encoder": parts.text_encoder, "unet": parts.unet, "vae": parts.vae, "safety_checker": checker}
     copied = {"tokenizer": tokenizer, "scheduler": scheduler, "feature_extractor": processor}
+    if stage != STAGES[0]:  # which reads English
+        copied["tokenizer"] = spellings.beside(tokenizer, training.work / "tokenizer-spelled")
     name = "embedded" if stage == STAGES[-1] else f"embedded-{stage}"
     export(folder, modules, copied, name, DEFAULTS, about(stage, training.figures))
     print(f"wrote {folder}")

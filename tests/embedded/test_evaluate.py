@@ -74,6 +74,8 @@ def test_the_command_prints_a_table_and_writes_json_and_a_sheet(
     assert "safety checker: holds back - of 0 weapons, 0.0% of 20 others" in lines
     assert result["again"]["prompts"] == 2
     assert any("right at guidance 7.5" in line for line in lines)
+    assert result["typed"]["prompts"] == 6  # one of each shape
+    assert any(line.startswith("6 things as people type them: ") for line in lines)
     assert (result["settings"]["num_inference_steps"], result["settings"]["guidance_interval"]) == (2, [0.1, 1.0])
     assert any(line.startswith("single thing ") and line.endswith("98.0%") for line in lines)
     with Image.open(files["--sheet"]) as sheet:

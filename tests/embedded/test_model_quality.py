@@ -72,12 +72,14 @@ def test_stock_diffusers_draws_the_same_picture(embedded, stock, name):
 
 
 def test_the_stock_tokenizer_gives_the_same_ids(embedded, stock):
-    texts = ["猫の肖像画 油絵", "サラリーマン 油絵", "青い背景の富士山", "ﾗｰﾒﾝ", "ＴＶ", "にゃんこ、水彩画", ""]
-    for text in texts:
-        theirs = stock.tokenizer(
-            text, padding="max_length", max_length=embedded.tokenizer.max_length, truncation=True
-        ).input_ids
-        assert theirs == embedded.tokenizer(text).ids, text
+    common = ["猫の肖像画 油絵", "サラリーマン 油絵", "青い背景の富士山", "ﾗｰﾒﾝ", "テレビ　白黒", "猫、水彩画", ""]
+    typed = ["にゃんこ、水彩画", "ＴＶ", "ﾃﾚﾋﾞ", "ねこ", "青背景の富士山", "3匹のネコ"]  # stock reads these as they are
+    unified = {text: embedded.tokenizer.spellings.unify(text) for text in typed}
+    options = {"padding": "max_length", "max_length": embedded.tokenizer.max_length, "truncation": True}
+    for text, read in (dict(zip(common, common, strict=True)) | unified).items():
+        ours = embedded.tokenizer(text).ids
+        assert stock.tokenizer(read, **options).input_ids == ours, text
+        assert (stock.tokenizer(text, **options).input_ids == ours) == (text in common), text
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +133,11 @@ def test_different_seeds_give_different_pictures(embedded):
     assert min(psnr(images[0], other) for other in images[1:]) < 20
 
 
-def test_half_width_and_full_width_spellings_give_the_same_picture(embedded):
-    assert draw(embedded, "ﾗｰﾒﾝ").tobytes() == draw(embedded, "ラーメン").tobytes()
+@pytest.mark.parametrize("typed", ["ﾗｰﾒﾝ", "「らあめん」"])
+def test_other_spellings_give_the_same_picture_and_stay_in_the_result_as_they_were_typed(embedded, typed):
+    result = sampling.generate(embedded, Request(typed, seed=1, num_inference_steps=2))
+    assert result.images[0].tobytes() == draw(embedded, "ラーメン", num_inference_steps=2).tobytes()
+    assert (result.request.prompt, result.unknown) == (typed, "")
 
 
 def test_a_negative_prompt_changes_the_picture(embedded):
