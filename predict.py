@@ -22,6 +22,7 @@ from cog import BasePredictor, Input, Path
 
 from jsd import images, settings
 from jsd.errors import InputError
+from jsd.language import english
 from jsd.request import Request
 from serving.folders import PredictionFolders
 from serving.memory import use_heaps
@@ -33,13 +34,18 @@ if TYPE_CHECKING:  # it imports torch, for which `settings.make_engine` prepares
     from jsd.result import Result
 
 
+os.environ.setdefault("JSD_LANG", "en")  # a server's language is a setting, whatever the locale is
+
+
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model and start the engine, once per container. Raises the errors of `settings.load_components`."""
         use_heaps()
         self.addresses, watched = settings.input_urls(), settings.metrics_address()
         self.slots = Slots(partial(end_server, os.getppid()))
-        self.engine = settings.make_engine(lambda error: self.slots.end(f"nothing can be drawn any more ({error})"))
+        self.engine = settings.make_engine(
+            lambda error: self.slots.end(f"nothing can be drawn any more ({english(error)})")
+        )
         if watched:
             from serving.metrics import Metrics
 
@@ -207,7 +213,7 @@ class Predictor(BasePredictor):
         encode = time.perf_counter() - began
         for name, value in result.metrics(encode=encode).items():
             self.record_metric(name, value)
-        print("\n".join([result.log_line(encode=encode), *result.notes()]))
+        print("\n".join([result.log_line(encode=encode), *map(english, result.notes())]))
         return [Path(file) for file in files]
 
 

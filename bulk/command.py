@@ -13,6 +13,7 @@ from pathlib import Path
 from bulk import prompts
 from bulk.rows import Problem, Row, make_row, model_digest
 from jsd.errors import InputError, shown
+from jsd.language import Text
 from jsd.request import MAX_SEED
 
 SHOWN = 10  # problems on the terminal
@@ -21,7 +22,7 @@ STOPPED = 130  # the exit code after Ctrl-C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m jsd bulk` to `parser`."""
-    parser.description = "Draw a file of prompts. Given again, the command goes on where it was stopped."
+    parser.description = Text("Draw a file of prompts. Given again, the command goes on where it was stopped.")
     parser.add_argument(
         "prompts",
         type=Path,
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return _draw(arguments)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(Text("stopped; the same command goes on from here"), file=sys.stderr)
         return STOPPED
 
 
@@ -68,7 +69,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     rows, problems = read_rows(arguments.prompts, arguments.seed, model_digest())
     count = len(rows) + len(problems)
     if not count:
-        raise InputError(prompts.FILE, f"{shown(arguments.prompts.name)} has no rows")
+        raise InputError(prompts.FILE, "{} has no rows", shown(arguments.prompts.name))
     prompts.require("pyarrow", "ray")
     from bulk import loop
     from bulk.output import open_output
@@ -77,7 +78,7 @@ def _draw(arguments: argparse.Namespace) -> int:
         done = output.done_of(rows, count)
         left = sum(row.number not in done for row in rows)
         problems = [problem for problem in problems if problem.row not in done]
-        print(f"{count} rows: {len(done)} drawn before, {left} to draw", flush=True)
+        print(Text("{} rows: {} drawn before, {} to draw", count, len(done), left), flush=True)
         _show(problems)
         output.write_errors(problems)
         if left:
@@ -85,7 +86,7 @@ def _draw(arguments: argparse.Namespace) -> int:
             _show(found)
             problems += found
         if file := output.write_errors(problems):
-            print(f"{len(problems)} of {count} rows have no picture: {file} says why", file=sys.stderr)
+            print(Text("{} of {} rows have no picture: {} says why", len(problems), count, file), file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -107,18 +108,18 @@ def _show(problems: Sequence[Problem]) -> None:
     """Print the first of the problems to stderr."""
     for problem in problems[:SHOWN]:
         name = f"{problem.input}: " * (problem.input not in ("", prompts.ROW))
-        print(f"row {problem.row}: {name}{problem.reason}", file=sys.stderr)
+        print(Text("row {}: {}{}", problem.row, name, problem.said or problem.reason), file=sys.stderr)
     if len(problems) > SHOWN:
-        print(f"... and {len(problems) - SHOWN} more", file=sys.stderr)
+        print(Text("... and {} more", len(problems) - SHOWN), file=sys.stderr)
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a whole number from 1 is wanted")
+        raise argparse.ArgumentTypeError(Text("{} was given; a whole number from 1 is wanted", shown(text)))
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text[:20]) > MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{shown(text)} was given; a number from 0 to {MAX_SEED} is wanted")
+        raise argparse.ArgumentTypeError(Text("{} was given; a number from 0 to {} is wanted", shown(text), MAX_SEED))
     return int(text)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from bulk.rows import Problem, make_request, model_digest
 from jsd.errors import JSDError, NSFWError, QueueFullError, SettingError
+from jsd.language import Text, english
 from jsd.request import Request
 
 if TYPE_CHECKING:  # torch takes seconds, and only actors need it
@@ -49,7 +50,8 @@ COLUMNS = pa.schema(
     }
 )
 # What comes from an actor: also the bytes of the picture's file, its name's suffix, its metadata as JSON, and the
-# reason of a row that failed. `row` and `reason` alone have a value then.
+# reason of a row that failed, in English and in the user's
+# language. Then nothing else has a value but `row` and `input`.
 DRAWINGS = pa.schema(
     [
         *COLUMNS,
@@ -58,6 +60,7 @@ DRAWINGS = pa.schema(
         pa.field("data", pa.large_binary()),
         pa.field("input", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("said", pa.string()),
     ]
 )
 
@@ -73,7 +76,7 @@ class Drawer:
         from jsd import settings
 
         os.environ.update(environment)
-        self.reason = ""
+        self.failure: dict[str, str] = {}
         # No other thread calls the model, so batches never mix. OpenMP, too, keeps workers for each thread that does.
         self._thread = ThreadPoolExecutor(1, "jsd-draw")
         try:
@@ -85,14 +88,14 @@ class Drawer:
             rows = settings.max_batch_rows()
             self._max_rows = rows or self._thread.submit(device.max_batch_rows, self._components).result()
         except (JSDError, OSError) as error:
-            self.reason = str(error)
+            self.failure = {"reason": english(error), "said": Text("{}", error)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Draw the rows of a batch, which is a table of one row with the column `rows`: a JSON list of [row, digest,
         inputs]. Returns a table of DRAWINGS.
         """
-        if self.reason:
-            return pa.Table.from_pylist([{"status": NO_MODEL, "reason": self.reason}], schema=DRAWINGS)
+        if self.failure:
+            return pa.Table.from_pylist([{"status": NO_MODEL} | self.failure], schema=DRAWINGS)
         rows = json.loads(batch["rows"][0].as_py())
         try:
             drawn = self._thread.submit(draw, self._components, rows, self._max_rows).result()
@@ -209,5 +212,6 @@ def _pictures(request: Request, future: Future[Result]) -> list[dict[str, Any]]:
 
 def _failed(number: int, error: Exception) -> dict[str, Any]:
     problem = Problem.of(number, error)
-    reason = problem.reason if isinstance(error, JSDError) else f"{type(error).__name__}: {problem.reason}"
-    return {"row": number, "status": FAILED, "input": problem.input, "reason": reason}
+    kind = "" if isinstance(error, JSDError) else f"{type(error).__name__}: "
+    reasons = {"reason": kind + problem.reason, "said": kind + problem.said}
+    return {"row": number, "status": FAILED, "input": problem.input} | reasons

@@ -16,12 +16,13 @@ from bulk.drawing import FAILED, FLAGGED
 from bulk.output import Output
 from bulk.pool import memory_of, share
 from bulk.rows import Problem, Row, batches_of, model_digest
+from jsd.language import Text, english, language
 from jsd.manifest import find_weights
 from jsd.settings import max_batch_rows
 
 # The most UNet rows that `jsd.device` puts into a call. A batch has as many, so that it fills one.
 CPU_ROWS, GPU_ROWS = 16, 64
-DIED = "its process died each time (of too little memory?); run the command again, or leave the row out"
+DIED = Text("its process died each time (of too little memory?); run the command again, or leave the row out")
 
 
 @dataclass
@@ -50,12 +51,12 @@ class Tally:
     def line(self) -> str:
         """Return the sentence for the end of a run. Its speed leaves out the start of Ray and of the model."""
         seconds = time.monotonic() - self.began
-        text = f"{self.pictures} pictures in {seconds:.0f} s" + f", {self.flagged} of them flagged" * bool(self.flagged)
+        text = Text("{} pictures in {:.0f} s", self.pictures, seconds)
+        text += Text(", {} of them flagged", self.flagged) if self.flagged else ""
         if self.first and self.pictures > self.first[0]:
             count, start = self.first
-            text += (
-                f": {count} in the first {start:.0f} s, then {(self.pictures - count) / (seconds - start):.2f} a second"
-            )
+            speed = (self.pictures - count) / (seconds - start)
+            text += Text(": {} in the first {:.0f} s, then {:.2f} a second", count, start, speed)
         return text
 
 
@@ -72,7 +73,7 @@ def draw(
     """
     unet_rows = max_batch_rows()
     weights = find_weights().absolute()
-    print(f"weights {weights}; Ray starts, then each actor loads them: this takes seconds", flush=True)
+    print(Text("weights {}; Ray starts, then each actor loads them: this takes seconds", weights), flush=True)
     environment, model, began = _settings(), model_digest(), time.monotonic()
     problems: list[Problem] = []
     missing = {row.number for row in rows} - set(done)
@@ -84,23 +85,23 @@ def draw(
         unet_rows = unet_rows or (GPU_ROWS if pool.gpus else CPU_ROWS)
         batches = [[row for row in batch if row.number in missing] for batch in batches_of(rows, unet_rows)]
         batches = [json.dumps([(row.number, row.digest, row.inputs) for row in batch]) for batch in batches if batch]
-        with tqdm(total=count, unit="row", file=terminal) as bar:
+        with tqdm(total=count, unit=Text("row"), file=terminal) as bar:
             for table in ray_pool.draw_all(batches, pool, environment, model):
                 missing -= set(table["row"].to_pylist())
                 bar.update(count - len(missing) - bar.n)
                 failed = compute.equal(table["status"], FAILED)
-                for row in table.filter(failed).select(["row", "input", "reason"]).to_pylist():
+                for row in table.filter(failed).select(["row", "input", "reason", "said"]).to_pylist():
                     problems.append(Problem(**row))
                 pictures = table.filter(compute.invert(failed))
                 if len(pictures):
                     output.add(pictures)
                     tally.add(len(pictures), compute.sum(compute.equal(pictures["status"], FLAGGED)).as_py())
     print(tally.line(), flush=True)
-    return problems + [Problem(row, "", DIED) for row in sorted(missing)]
+    return problems + [Problem(row, "", english(DIED), Text("{}", DIED)) for row in sorted(missing)]
 
 
 def _settings() -> dict[str, str]:
     """Return the settings (JSD_...) for the actors, which run in another folder: paths are absolute."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("JSD_")}
     paths = {name: os.path.abspath(settings[name]) for name in ("JSD_WEIGHTS", "JSD_LORA") if settings.get(name)}
-    return settings | paths
+    return settings | paths | {"JSD_LANG": language()}

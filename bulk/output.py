@@ -22,7 +22,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,12 @@ class Output:
         wrong = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
         wrong += [number for number in done if number > count]
         if wrong:
-            reason = f"row {wrong[0]} was drawn from other inputs, with another --seed or model"
-            raise InputError("--to", f"{reason}; go on with the same, or give a new folder")
+            raise InputError(
+                "--to",
+                "row {} was drawn from other inputs, with another --seed or model; go on with the same, or give a new "
+                "folder",
+                wrong[0],
+            )
         return set(done)
 
     def add(self, drawings: pa.Table) -> None:
@@ -97,7 +101,7 @@ class Output:
             file.unlink(missing_ok=True)
             return None
         with atomic_file(file) as part, part.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, [field.name for field in fields(Problem)])
+            writer = csv.DictWriter(stream, ["row", "input", "reason"], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(map(asdict, problems))
         return file
@@ -110,14 +114,14 @@ def open_output(root: Path, as_files: bool, seconds: float) -> Iterator[Output]:
     Raises `InputError` if there is something else in the folder, or if another run writes there.
     """
     if root.exists() and not (root / LOCK).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError("--to", f"{shown(str(root))} has other files; give a new folder, or one of an earlier run")
+        raise InputError("--to", "{} has other files; give a new folder, or one of an earlier run", shown(str(root)))
     root.mkdir(parents=True, exist_ok=True)
     (root / LOCK).touch()
     with (root / LOCK).open() as lock:  # the system frees it when this process ends, also when it is killed
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError("--to", f"another run writes into {shown(str(root))}; wait for its end") from None
+            raise InputError("--to", "another run writes into {}; wait for its end", shown(str(root))) from None
         for folder in (root, root / "table", root / "pictures"):
             folder.mkdir(exist_ok=True)
             for path in [path for path in folder.iterdir() if UNFINISHED.match(path.name)]:
@@ -143,8 +147,9 @@ def _read_table(file: Path) -> pa.Table:
         return parquet.read_table(file, columns=["row", "digest"], partitioning=None)
     except pa.ArrowException as error:
         line = str(error).partition("\n")[0]
-        reason = f"table/{file.name} can't be read ({line}); remove it, and its rows are drawn again"
-        raise InputError("--to", reason) from None
+        raise InputError(
+            "--to", "table/{} can't be read ({}); remove it, and its rows are drawn again", file.name, line
+        ) from None
 
 
 def _write_shard(place: Path, pictures: pa.Table) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jsd.errors import InputError
+from jsd.language import Text
 
 BASE_BYTES = 1 << 30  # of an actor's process, without its weights, which files hold in half precision
 
@@ -36,9 +37,9 @@ def share(machines: Sequence[Mapping[str, float]], actors: int | None, on_gpus: 
         return sum(min(count // size, room) for count, room in zip(cores, rooms, strict=True))
 
     actors = actors or gpus or places(1)
-    most, kind = (gpus, "GPUs") if gpus else (sum(cores), "cores")
+    most, kind = (gpus, Text("GPUs")) if gpus else (sum(cores), Text("cores"))
     if not 0 < actors <= most:
-        raise InputError("--actors", f"{actors} was given; there are {most} {kind}")
+        raise InputError("--actors", "{} was given; there are {} {}", actors, most, kind)
     if gpus:
         return Pool(actors, 1, 1)
     return Pool(actors, 0, max(size for size in range(1, max(cores) + 1) if places(size) >= actors))

@@ -16,6 +16,7 @@ from typing import Any
 
 from jsd.errors import InputError, MissingPackageError, shown
 from jsd.inputs import FILES, NAMES, OTHER_NAMES, parse_inputs
+from jsd.language import Text
 
 FILE = "PROMPTS"  # what errors about the whole file are called
 ROW = "row"  # what errors about a whole row are called
@@ -30,7 +31,7 @@ def read(file: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
     a null leave an input out. Raises `InputError` for a file that is refused, and `OSError`.
     """
     if file.suffix.lower() not in READERS:
-        raise InputError(FILE, f"{shown(file.name)} was given; a name ending in {', '.join(READERS)} is wanted")
+        raise InputError(FILE, "{} was given; a name ending in {} is wanted", shown(file.name), ", ".join(READERS))
     rows, parse = READERS[file.suffix.lower()]
     for number, row in enumerate(rows(file), 1):
         try:
@@ -45,14 +46,14 @@ def require(*packages: str) -> None:
     """Raise `MissingPackageError` if a package is not installed."""
     for package in packages:
         if find_spec(package) is None:
-            raise MissingPackageError(f"the package {package} is missing; run script/bootstrap bulk")
+            raise MissingPackageError("the package {} is missing; run script/bootstrap {}", package, "bulk")
 
 
 def _lines(file: Path, newline: str | None = None) -> Iterator[str]:
     """Yield the lines of a text file. Bytes that are not UTF-8 become lone surrogates, which `_utf8` finds."""
     with file.open("rb") as stream:
         if stream.read(2) in UTF_16:
-            raise InputError(FILE, f"{shown(file.name)} is UTF-16; save it as UTF-8")
+            raise InputError(FILE, "{} is UTF-16; save it as UTF-8", shown(file.name))
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as stream:
         yield from stream
 
@@ -60,8 +61,8 @@ def _lines(file: Path, newline: str | None = None) -> Iterator[str]:
 def _utf8(name: str, text: str) -> str:
     """Return a text. Raises `InputError` if it held bytes that are not UTF-8."""
     if wrong := next((c for c in text if "\udc80" <= c <= "\udcff"), None):
-        byte = f"byte 0x{ord(wrong) - 0xDC00:02x} at character {text.index(wrong) + 1}"
-        raise InputError(name, f"{byte} is not UTF-8; save the file as UTF-8, not as Shift_JIS")
+        byte = Text("byte 0x{:02x} at character {}", ord(wrong) - 0xDC00, text.index(wrong) + 1)
+        raise InputError(name, "{} is not UTF-8; save the file as UTF-8, not as Shift_JIS", byte)
     return text
 
 
@@ -81,7 +82,7 @@ def _records(file: Path) -> Iterator[tuple[list[str], list[str]] | InputError]:
         except StopIteration:
             return
         except csv.Error as error:
-            wrong = InputError(FILE if names is None else ROW, f"not CSV ({error})")
+            wrong = InputError(FILE if names is None else ROW, "not CSV ({})", error)
             if names is None:
                 raise wrong from None
             yield wrong
@@ -97,7 +98,7 @@ def _from_record(record: tuple[list[str], list[str]]) -> dict[str, Any]:
     if not any(cell.strip() for cell in cells):
         raise EMPTY
     if len(cells) != len(names):
-        raise InputError(ROW, f"{len(cells)} values were given for {len(names)} columns; quote a value with a comma")
+        raise InputError(ROW, "{} values were given for {} columns; quote a value with a comma", len(cells), len(names))
     given = {name: _utf8(name, cell) for name, cell in zip(names, cells, strict=True) if cell}
     paths = {name: given.pop(name) for name in FILES if name in given}
     return parse_inputs([f"{name}={cell}" for name, cell in given.items()]) | paths
@@ -111,9 +112,9 @@ def _from_json(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(ROW, f"not JSON ({error})") from None
+        raise InputError(ROW, "not JSON ({})", error) from None
     if not isinstance(values, dict):
-        raise InputError(ROW, f'{shown(values)} was given; an object is wanted, e.g. {{"prompt": "猫", "seed": 1}}')
+        raise InputError(ROW, '{} was given; an object is wanted, e.g. {{"prompt": "猫", "seed": 1}}', shown(values))
     return _without_nulls(values.items())
 
 
@@ -138,7 +139,7 @@ def _batches(file: Path) -> Iterator[list[tuple[str, Any]]]:
                 for i in range(batch.num_rows):
                     yield [(name, column[i]) for name, column in zip(names, batch.columns, strict=True)]
     except pyarrow.ArrowException as error:
-        raise InputError(FILE, f"{shown(file.name)} can't be read as Parquet ({error})") from None
+        raise InputError(FILE, "{} can't be read as Parquet ({})", shown(file.name), error) from None
 
 
 def _from_scalars(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -147,8 +148,8 @@ def _from_scalars(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         try:
             values.append((name, scalar.as_py()))
         except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x}"
-            raise InputError(name, f"{byte} is not UTF-8; write the file with UTF-8 strings") from None
+            byte = Text("byte 0x{:02x}", error.object[error.start])
+            raise InputError(name, "{} is not UTF-8; write the file with UTF-8 strings", byte) from None
     values = _without_nulls(values)
     if not values:
         raise EMPTY
@@ -165,9 +166,9 @@ def _columns(names: Sequence[str]) -> list[str]:
     known = [OTHER_NAMES.get(name, name) for name in names]
     for given, name in zip(names, known, strict=True):
         if name not in NAMES:
-            raise InputError(FILE, f"there is no input called {shown(given)}; columns may be {', '.join(NAMES)}")
+            raise InputError(FILE, "there is no input called {}; columns may be {}", shown(given), ", ".join(NAMES))
     if twice := [name for name, count in Counter(known).items() if count > 1]:
-        raise InputError(FILE, f"two columns are {twice[0]}")
+        raise InputError(FILE, "two columns are {}", twice[0])
     if "prompt" not in known:
         raise InputError(FILE, "there is no column prompt; every row needs one")
     return known

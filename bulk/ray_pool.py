@@ -24,6 +24,7 @@ import pyarrow as pa
 from bulk.drawing import NO_MODEL, Drawer
 from bulk.pool import Pool
 from jsd.errors import JSDError, shown
+from jsd.language import Text
 
 # Ray and its processes read these when they start. It sends nothing about us anywhere, and keeps no metrics.
 QUIET = {
@@ -73,8 +74,8 @@ def running(address: str | None = None) -> Iterator[None]:
         try:
             ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **options)
         except Exception as error:  # Ray raises many classes, the plain one among them
-            where = f"--address {address}" if address else "this machine, which may be too busy; try again"
-            raise PoolError(f"Ray can't start on {where} ({_last_line(error)})") from error
+            where = f"--address {address}" if address else Text("this machine, which may be too busy; try again")
+            raise PoolError("Ray can't start on {} ({})", where, _last_line(error)) from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # instead of Ray's, which ends in an abort
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
@@ -93,7 +94,9 @@ def _check(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
-            raise PoolError(f"--address {shown(address)}: nothing answers there ({error}); start Ray first") from None
+            raise PoolError(
+                "--address {}: nothing answers there ({}); start Ray first", shown(address), error
+            ) from None
 
 
 def machines() -> list[dict[str, float]]:
@@ -131,10 +134,10 @@ def draw_all(batches: Sequence[str], pool: Pool, environment: dict[str, str], mo
     try:
         for table in drawn.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             if table["status"][0].as_py() == NO_MODEL:
-                raise PoolError(table["reason"][0].as_py())
+                raise PoolError(table["said"][0].as_py())
             yield table
     except RayError as error:
-        raise PoolError(f"Ray's actors can't work ({_last_line(error)})") from error
+        raise PoolError("Ray's actors can't work ({})", _last_line(error)) from error
 
 
 def _last_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from jsd.checks import check_lora
 from jsd.errors import InputError, WeightsError, shown
 from jsd.inputs import FILES, NAMES, parse_inputs
+from jsd.language import Text, english
 from jsd.manifest import MANIFEST, find_weights, read_json, sha256
 from jsd.request import MAX_LORA, MAX_OUTPUTS, MAX_SEED, Request
 
@@ -35,16 +36,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row has no picture. `input` names the input, or is "row" or empty."""
+    """Why a row has no picture. `input` names the input, or is "row" or empty. `reason` is in English, for files, and
+    `said` in the user's language.
+    """
 
     row: int
     input: str
     reason: str
+    said: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, row: int, error: Exception) -> Problem:
         name = getattr(error, "name", "") if isinstance(error, InputError) else ""
-        return cls(row, name, str(error).removeprefix(f"{name}: "))
+        message = error.message if name else Text("{}", error)
+        return cls(row, name, english(message), message)
 
 
 def make_row(number: int, values: Mapping[str, Any], folder: Path, seed: int, model: str) -> Row:
@@ -74,7 +79,7 @@ def make_request(inputs: str) -> Request:
             path, known = values[name]
             values |= parse_inputs([f"{name}=@{path}"])
             if sha256(Path(path)) != known:
-                raise InputError(name, f"{shown(path)} has changed since the run began; run the command again")
+                raise InputError(name, "{} has changed since the run began; run the command again", shown(path))
     return Request.from_dict(values)
 
 
@@ -105,16 +110,16 @@ def model_digest() -> str:
         try:
             parts += [sha256(find_file(Path(lora))), os.environ.get("JSD_LORA_SCALE") or "1"]
         except WeightsError as error:
-            raise WeightsError(f"{lora}: {error}") from error
+            raise WeightsError("{}: {}", lora, error) from error
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _path(name: str, value: object, folder: Path) -> str:
     if not isinstance(value, str):
-        raise InputError(name, f"the path of a file is wanted, {shown(value)} was given")
+        raise InputError(name, "the path of a file is wanted, {} was given", shown(value))
     path = os.path.join(folder, value)
     if not os.path.isfile(path):
-        raise InputError(name, f"there is no file {shown(value)}")
+        raise InputError(name, "there is no file {}", shown(value))
     return path
 
 
@@ -133,6 +138,6 @@ def _known_hash(name: str, path: str, changed: int) -> str | InputError:
             check_lora(name, parse_inputs([f"{name}=@{path}"])[name], MAX_LORA)
         return sha256(Path(path))
     except OSError as error:
-        return InputError(name, f"{shown(path)} can't be read ({error.strerror})")
+        return InputError(name, "{} can't be read ({})", shown(path), Text(error.strerror))
     except InputError as error:
         return error

@@ -17,12 +17,14 @@ from pathlib import Path
 from demo.limits import Limits
 from jsd import cli, settings
 from jsd.errors import InputError, JSDError, NSFWError
+from jsd.language import Text, speak
 from jsd.request import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until SIGINT or SIGTERM. Returns the exit code: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(prog="script/demo", description="A page to draw with, in the browser.")
+    speak()
+    parser = cli.CommandParser(prog="script/demo", description=Text("A page to draw with, in the browser."))
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0: all")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args(argv)
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _on_end(lambda: _leave(folder))
             _serve(arguments, Path(folder))
     except (JSDError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(Text("error: {}", error), file=sys.stderr)
         return 2
     return 0
 
@@ -51,11 +53,11 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
             url = page.launch(arguments.host, arguments.port)
         except (OSError, OverflowError) as error:
             raise InputError(
-                "--port", f"nothing can listen at {arguments.host}, port {arguments.port or 7860}; take another"
+                "--port", "nothing can listen at {}, port {}; take another", arguments.host, arguments.port or 7860
             ) from error
         end = threading.Event()
         _on_end(end.set)
-        print(f"The page is at {url}. Ctrl-C ends it.", flush=True)
+        print(Text("The page is at {}. Ctrl-C ends it.", url), flush=True)
         if sys.stdout.isatty() and _has_screen():
             webbrowser.open(url)
         end.wait()

@@ -199,7 +199,7 @@ class Form:
 
     def _refuse(self, language: int, error: InputError) -> dict:
         """Return the updates that show an error below its field, or in the place of the pictures if it has none."""
-        place, sentence = self.refused.get(error.name), texts.refusal(language, error, self.studio)
+        place, sentence = self.refused.get(error.name), texts.refusal(language, error)
         if place is None:
             return {self.panel: panels.message(sentence)}
         opened = {self.settings: gr.Accordion(open=True)} if place.parent is self.settings else {}

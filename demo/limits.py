@@ -44,24 +44,24 @@ class Limits:
         """Check a resolved request. Raises `InputError`."""
         if request.width * request.height > self.size**2:
             size, most = f"{request.width} x {request.height}", f"{self.size} x {self.size}"
-            raise InputError("width", f"{size} pixels are more than this page draws, {most}; take a smaller size")
+            raise InputError("width", "{} pixels are more than this page draws, {}; take a smaller size", size, most)
         for name, value, most in (
             ("num_outputs", request.num_outputs, self.outputs),
             ("num_inference_steps", request.num_inference_steps, self.steps),
         ):
             if value > most:
-                raise InputError(name, f"{value} was given; this page allows {most} at most")
+                raise InputError(name, "{} was given; this page allows {} at most", value, most)
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:
     text = os.environ.get(name) or str(default)
     if not (text.isdecimal() and text.isascii() and len(text) < 10 and least <= int(text) <= most):
-        raise SettingError(f"{name}: {shown(text)} was given; a number from {least} to {most} is wanted")
+        raise SettingError("{}: {} was given; a number from {} to {} is wanted", name, shown(text), least, most)
     return int(text)
 
 
 def _switch(name: str, default: bool) -> bool:
     text = os.environ.get(name) or ("on" if default else "off")
     if text not in ("on", "off"):
-        raise SettingError(f"{name}: {shown(text)} was given; on or off is wanted")
+        raise SettingError("{}: {} was given; on or off is wanted", name, shown(text))
     return text == "on"

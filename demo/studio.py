@@ -58,7 +58,9 @@ class Studio:
         own = engine.components.defaults
         if own.width * own.height > limits.size**2:
             size = f"{own.width} x {own.height}"
-            raise SettingError(f"JSD_DEMO_MAX_SIZE: {limits.size} is too small; the model's own pictures have {size}")
+            raise SettingError(
+                "JSD_DEMO_MAX_SIZE: {} is too small; the model's own pictures have {}", limits.size, size
+            )
         self.engine, self.limits = engine, limits
         self._visits: set[Visit] = set()
         self._readers = ThreadPoolExecutor(4, "jsd-read")  # large pictures and adapters take memory
@@ -71,7 +73,7 @@ class Studio:
         generator is closed before its end, because the visitor has left, the drawing is cancelled.
         """
         if len(self._visits) >= self.limits.queue:
-            raise QueueFullError(f"{len(self._visits)} requests are drawn or wait already; try again later")
+            raise QueueFullError("{} requests are drawn or wait already; try again later", len(self._visits))
         visit, changed, loop = Visit(visitor), asyncio.Event(), asyncio.get_running_loop()
 
         def wake(*_: object) -> None:

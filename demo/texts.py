@@ -5,19 +5,8 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 
 from demo.inputs import MissingError
-from demo.studio import Studio
 from jsd import errors
-from jsd.request import (
-    MAX_GUIDANCE,
-    MAX_LORA,
-    MAX_LORA_SCALE,
-    MAX_PROMPT,
-    MAX_SEED,
-    MAX_SIZE,
-    MIN_GUIDANCE,
-    MIN_LORA_SCALE,
-    MIN_SIZE,
-)
+from jsd.language import said_in
 from jsd.result import FAR, Result
 
 LANGUAGES = ("en", "ja")
@@ -138,26 +127,6 @@ OTHER_ERRORS = {  # without a field of their own
         "これ以上描けません。このページのサーバーを再起動する必要があります。",
     ),
 }
-# For a field whose value was refused, in Japanese: what is allowed. In English it is the library's own sentence.
-REFUSED = {
-    "prompt": f"何を描くかを、1〜{MAX_PROMPT} 文字のことばで入力してください(例: 猫の肖像画 油絵)。",
-    "negative_prompt": f"{MAX_PROMPT} 文字までの文章で入力してください。",
-    "image": "この画像は読めません。5,000 万画素までの png・jpeg・webp ファイルを選んでください。",
-    "mask": "塗った場所を読めません。もう一度塗ってください。",
-    "prompt_strength": "0〜1 の数にしてください。",
-    "num_outputs": "1〜{limits.outputs} の整数を入力してください。",
-    "seed": f"0〜{MAX_SEED} の整数を入力するか、空欄(ランダム)にしてください。",
-    "width": "このサイズは描けません。幅と高さは {least}〜{most} の {cell} の倍数、"
-    "面積は {limits.size} × {limits.size} までにしてください。",
-    "num_inference_steps": "1〜{limits.steps} の整数にしてください。",
-    "guidance_scale": f"{MIN_GUIDANCE:g}〜{MAX_GUIDANCE:g} の数にしてください。",
-    "scheduler": "このモデルでは使えないサンプラーです。DDIM を選んでください。",
-    "lora": "このアダプターは使えません。このモデル用の LoRA で、壊れていない "
-    f"{MAX_LORA >> 20} MB までの .safetensors ファイルを選んでください。強すぎるなら、強さを下げてください。",
-    "lora_scale": f"{MIN_LORA_SCALE:g}〜{MAX_LORA_SCALE:g} の数にしてください。"
-    "アダプターを選ばないときは 1 のままにしてください。",
-}
-REFUSED["height"] = REFUSED["width"]
 
 
 def language_of(accepted: str) -> int:
@@ -170,16 +139,12 @@ def text(language: int, key: str, **values: object) -> str:
     return TEXTS[key][language].format(**values)
 
 
-def refusal(language: int, error: errors.InputError, studio: Studio) -> str:
+def refusal(language: int, error: errors.InputError) -> str:
     """Return the sentence to show beside the field that `error` names."""
     if isinstance(error, MissingError):
         return text(language, error.key)
-    if language and error.name in REFUSED:
-        limits, cell = studio.limits, studio.engine.components.defaults.cell
-        sides = {"least": -(-MIN_SIZE // cell) * cell, "most": MAX_SIZE // cell * cell, "cell": cell}
-        return REFUSED[error.name].format(limits=limits, **sides)
-    english = str(error).removeprefix(f"{error.name}: ")
-    return english[:1].upper() + english[1:] + "."
+    sentence = said_in(LANGUAGES[language], error.message)
+    return sentence if sentence.endswith("。") else f"{sentence[:1].upper()}{sentence[1:]}{'。' if language else '.'}"
 
 
 def failure(language: int, error: Exception) -> str:

@@ -9,6 +9,7 @@ from embedded.prompts import Task, plain
 from embedded.safety_checker import FLAGGED
 from embedded.scenes import STYLES, Concept
 from embedded.scores import share
+from jsd.language import Text
 
 
 def sample_weapons(concepts: Mapping[str, Concept], count: int, seed: int) -> list[Task]:
@@ -41,7 +42,10 @@ def report(
 def line(result: Mapping[str, float | int | None]) -> str:
     """Return the dict that `report` made as one line of text."""
     shares = {name: "-" if result[name] is None else f"{result[name]:.1%}" for name in ("recall", "false_alarms")}
-    return (
-        f"safety checker: holds back {shares['recall']} of {result['weapons']} weapons, "
-        f"{shares['false_alarms']} of {result['others']} others"
+    return Text(
+        "safety checker: holds back {} of {} weapons, {} of {} others",
+        shares["recall"],
+        result["weapons"],
+        shares["false_alarms"],
+        result["others"],
     )

@@ -13,6 +13,7 @@ import torch
 from embedded import networks
 from embedded.autoencoder import Whitened
 from embedded.training_data import LENGTH, VOCABULARY
+from jsd.language import Text
 from jsd.train.diffusion import Denoiser
 from jsd.train.stages import noise_schedule
 
@@ -90,7 +91,6 @@ def _seconds(loss_of: Callable[[], torch.Tensor]) -> float:
 
 def spoken(minutes: float) -> str:
     """Return a duration in words: "40 minutes", "7 hours", "3 days"."""
-    for unit, length in (("days", 1440), ("hours", 60)):
-        if minutes >= 2 * length:
-            return f"{minutes / length:.0f} {unit}"
-    return f"{minutes:.0f} minutes"
+    if minutes >= 2 * 1440:
+        return Text("{:.0f} days", minutes / 1440)
+    return Text("{:.0f} hours", minutes / 60) if minutes >= 2 * 60 else Text("{:.0f} minutes", minutes)

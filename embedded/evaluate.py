@@ -30,6 +30,7 @@ from jsd import settings
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, shown
 from jsd.inputs import parse_inputs
+from jsd.language import Text
 from jsd.manifest import find_weights
 from jsd.model import Components
 from jsd.request import Defaults, Request
@@ -42,7 +43,7 @@ CLAIMS = 20  # prompts in each category of claims that is no list of words
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m jsd eval` to `parser`."""
-    parser.description = "Measure how good a model's pictures are."
+    parser.description = Text("Measure how good a model's pictures are.")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="default: the one that serving would use")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
     parser.add_argument(
@@ -68,9 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns", type=Path, metavar="FOLDER", help="compare with the base/ and stage1/ of the training (claims)"
     )
-    unused = "not needed any more: the judge lies in weights/judge, and --prompts has other spellings"
-    parser.add_argument("--workdir", "--aliases", dest="unused", metavar="ANY", help=unused)
-    parser.add_argument("--judge", type=Path, metavar="FILE", default=FILE, help=f"default: weights/judge/{FILE.name}")
+    parser.add_argument(
+        "--workdir",
+        "--aliases",
+        dest="unused",
+        metavar="ANY",
+        help="not needed any more: the judge lies in weights/judge, and --prompts has other spellings",
+    )
+    parser.add_argument(
+        "--judge", type=Path, metavar="FILE", default=FILE, help=Text("default: weights/judge/{}", FILE.name)
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -86,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         tasks = sample_tasks(concepts, arguments.prompts, arguments.seed)
     except ValueError as error:
-        raise InputError("--prompts", str(error)) from error
+        raise InputError("--prompts", *error.args) from error
     weapons = alarms.sample_weapons(concepts, arguments.weapons, arguments.seed)
 
     images = draw(components, [task.ja for task in tasks], arguments.seed)
@@ -123,7 +131,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Find the mistakes in the options before anything is loaded."""
     for flag, file in (("--json", arguments.json), ("--sheet", arguments.sheet)):
         if file and not file.absolute().parent.is_dir():
-            raise InputError(flag, f"there is no folder {shown(str(file.absolute().parent))}; make it first")
+            raise InputError(flag, "there is no folder {}; make it first", shown(str(file.absolute().parent)))
         if file:
             check_file(flag, file)
     for name in ("base", "stage1") if arguments.columns else ():
@@ -146,7 +154,15 @@ def _again(
     other_seed, stronger = (draw(model, prompts, arguments.seed + 100_000) for model in (components, strong))
     figures = again.report([tasks[i] for i in chosen], [images[i] for i in chosen], other_seed, stronger, judge)
     seeds, guidance = cell_text(figures["two_seeds"]) or "-", cell_text(figures["guidance_7_5"]) or "-"
-    print(f"{len(chosen)} single things: {seeds} differ between two seeds, {guidance} right at guidance {again.STRONG}")
+    print(
+        Text(
+            "{} single things: {} differ between two seeds, {} right at guidance {}",
+            len(chosen),
+            seeds,
+            guidance,
+            again.STRONG,
+        )
+    )
     return figures
 
 
@@ -195,7 +211,7 @@ def _settings(pairs: Sequence[str], defaults: Defaults) -> dict[str, object]:
     values = parse_inputs(pairs)
     for name in values:
         if name not in SETTINGS:
-            raise InputError("-i", f"{name} is no setting of the evaluation; allowed are {', '.join(SETTINGS)}")
+            raise InputError("-i", "{} is no setting of the evaluation; allowed are {}", name, ", ".join(SETTINGS))
     request = Request("settings", **values)
     request.resolve(defaults)
     return {name: getattr(request, name) for name in values}

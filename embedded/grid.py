@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from jsd import model, sampling
 from jsd.atomic import atomic_file
+from jsd.cli import CommandParser
 from jsd.errors import InputError, JSDError, shown
 from jsd.images import sheet
+from jsd.language import Text, speak
 from jsd.manifest import find_weights
 from jsd.request import MAX_SIZE, Request
 from jsd.train.options import MAX_SEED, check_file, read_lines, whole
@@ -21,9 +23,8 @@ from jsd.train.options import MAX_SEED, check_file, read_lines, whole
 
 def main(argv: Sequence[str]) -> int:
     """Draw the picture that the command line `argv` describes. Returns the exit code: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(
-        prog="script/grid", description="Draw the prompts of a text file into one picture."
-    )
+    speak()
+    parser = CommandParser(prog="script/grid", description=Text("Draw the prompts of a text file into one picture."))
     parser.add_argument("--prompts", type=Path, default=Path("docs/grid.txt"), help="default: docs/grid.txt")
     parser.add_argument("--to", type=Path, default=Path("docs/grid.png"), help="default: docs/grid.png")
     parser.add_argument("--weights", type=Path, default=Path("weights/embedded"), help="default: weights/embedded")
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         _draw(arguments)
     except (JSDError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(Text("error: {}", error), file=sys.stderr)
         return 2
     return 0
 
@@ -43,7 +44,7 @@ def _draw(arguments: argparse.Namespace) -> None:
     check_file("--to", arguments.to)
     prompts = read_lines("--prompts", arguments.prompts)
     if not prompts:
-        raise InputError("--prompts", f"{shown(str(arguments.prompts))} is empty; one prompt per line is wanted")
+        raise InputError("--prompts", "{} is empty; one prompt per line is wanted", shown(str(arguments.prompts)))
     components = model.load(find_weights(arguments.weights))
     requests = [Request(prompt, seed=arguments.seed).resolve(components.defaults) for prompt in prompts]
     images = [sampling.generate(components, request).images[0] for request in tqdm(requests, "drawing")]

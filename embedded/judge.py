@@ -111,10 +111,13 @@ class Judge:
         name = shown(str(file))
         if not file.is_file():
             raise WeightsError(
-                f"{name}: no such file; check out weights/judge, or train one: python -m embedded.judge_training --help"
+                "{}: no such file; check out weights/judge, or train one: python -m embedded.judge_training --help",
+                name,
             )
         if _sum_of(file).is_file() and _sum_of(file).read_text("utf-8").split()[:1] != [_sha256(file)]:
-            raise WeightsError(f"{name}: its sha256 is not the one in {_sum_of(file).name}; check the file out again")
+            raise WeightsError(
+                "{}: its sha256 is not the one in {}; check the file out again", name, _sum_of(file).name
+            )
         try:
             with safe_open(file, "pt") as data:
                 about = json.loads(data.metadata()["about"])
@@ -123,7 +126,7 @@ class Judge:
             network.load_state_dict(unpack(packed, network.state_dict()))
             return cls(about, network.eval(), about["accuracy"])
         except Exception as error:
-            raise WeightsError(f"{name}: no judge is readable from it ({shown(str(error))[:200]})") from error
+            raise WeightsError("{}: no judge is readable from it ({})", name, shown(str(error))[:200]) from error
 
 
 def shrink(image: Image.Image) -> np.ndarray:

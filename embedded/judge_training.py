@@ -6,7 +6,6 @@ A GPU takes some minutes, and two cores take days. npm fetches the drawings. The
 renderings that it has not seen.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,9 @@ from embedded.references import Reference, draw_references
 from embedded.scenes import COLOURS, PLACES, STYLES, THING_COLOURS, Assets, load_assets
 from embedded.scenes.icons import fetch
 from embedded.scores import marks, shares
+from jsd.cli import CommandParser
 from jsd.errors import JSDError
+from jsd.language import Text, speak
 from jsd.train import trainer
 from jsd.train.options import check_file, check_folder, whole
 from jsd.train.trainer import Plan, make_accelerator
@@ -147,13 +148,14 @@ def accuracy(judge: Judge, unseen: Sequence[Reference]) -> dict[str, float]:
 
 def main(argv: Sequence[str]) -> int:
     """Train the judge that the command line `argv` describes. Returns the exit code: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(prog="python -m embedded.judge_training", description="Train the judge of eval.")
+    speak()
+    parser = CommandParser(prog="python -m embedded.judge_training", description=Text("Train the judge of eval."))
     parser.add_argument("--icons", type=Path, default=Path("runs/icons"), help="icon sets (default: runs/icons)")
     parser.add_argument("--to", type=Path, default=FILE, help="default: weights/judge/judge.safetensors")
     parser.add_argument("--workdir", type=Path, default=Path("runs/judge"), help="checkpoints (default: runs/judge)")
-    parser.add_argument("--pictures", type=whole(1), default=PICTURES, help=f"renderings (default: {PICTURES})")
-    parser.add_argument("--steps", type=whole(1), default=PLAN.steps, help=f"default: {PLAN.steps}")
-    parser.add_argument("--batch", type=whole(2), default=BATCH, help=f"pictures in a step (default: {BATCH})")
+    parser.add_argument("--pictures", type=whole(1), default=PICTURES, help=Text("renderings (default: {})", PICTURES))
+    parser.add_argument("--steps", type=whole(1), default=PLAN.steps, help=Text("default: {}", PLAN.steps))
+    parser.add_argument("--batch", type=whole(2), default=BATCH, help=Text("pictures in a step (default: {})", BATCH))
     arguments = parser.parse_args(argv)
     try:
         check_file("--to", arguments.to)
@@ -167,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
         judge.accuracy = accuracy(judge, draw_references(assets, UNSEEN, plan.seed + 1))
         judge.save(arguments.to)
     except (JSDError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(Text("error: {}", error), file=sys.stderr)
         return 2
     print(judge.accuracy)
     return 0

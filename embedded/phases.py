@@ -21,6 +21,7 @@ from embedded.scenes import Assets, load_assets
 from embedded.training_data import Bucket, Scenes, encode_all, free_bytes, make_tokenizer
 from jsd.atomic import write_text
 from jsd.errors import TrainingError
+from jsd.language import Text
 from jsd.request import Defaults
 from jsd.tokenizer import SPELLINGS
 from jsd.train.parts import Parts, in_training
@@ -58,7 +59,7 @@ class Run:
             digest.update(file.read_bytes())
         noted = self.work / SOURCES
         if noted.exists() and noted.read_text("utf-8", "replace") != digest.hexdigest():
-            raise TrainingError(f"{self.work}: made from other scenes, sizes or weights; delete it, and run again")
+            raise TrainingError("{}: made from other scenes, sizes or weights; delete it, and run again", self.work)
         self.work.mkdir(parents=True, exist_ok=True)
         write_text(noted, digest.hexdigest())
 
@@ -83,7 +84,7 @@ class Run:
             scenes.start(pool, max(1, min(self.scale.shards, room)), folders)
             vae = self._autoencoder(scenes, before)
             scenes.stop()
-            print(f"{len(scenes)} scenes")
+            print(Text("{} scenes", len(scenes)))
             rendering = safety_checker.start(pool, self.scale.rendered)
             buckets = encode_all(scenes, vae, self.accelerator.autocast, 2 * self.scale.pictures)
             examples = safety_checker.rendered(rendering, assets)

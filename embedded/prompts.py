@@ -13,6 +13,7 @@ import numpy as np
 from embedded.scenes import Assets, Concept, Scene, Thing, prompt_for, sample_scene
 from embedded.scenes.places import PLACES
 from embedded.scenes.sprites import Drawing
+from jsd.language import Text
 
 # How many of 600 prompts each group gets. "one" is a single thing; the groups "held out" show compositions (a thing
 # with a style, a ground or another thing) that training leaves out.
@@ -90,7 +91,7 @@ def sample_tasks(concepts: Mapping[str, Concept], count: int, seed: int) -> list
                 found[group].setdefault(task.ja, task)
             missed = 0 if sum(map(len, found.values())) > before else missed + 1
     if any(len(found[group]) < wanted[group] for group in wanted):
-        raise ValueError(f"{len(concepts)} concepts are too few for {count} different prompts; ask for fewer")
+        raise ValueError(Text("{} concepts are too few for {} different prompts; ask for fewer", len(concepts), count))
     return [task for group in wanted for task in found[group].values()]
 
 

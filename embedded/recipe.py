@@ -21,6 +21,7 @@ from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import ICON_SETS, fetch
 from jsd.errors import InputError, SettingError, shown
 from jsd.genuine.folder import check_target
+from jsd.language import Text
 from jsd.manifest import MANIFEST, read_json
 from jsd.request import Defaults
 from jsd.train.export import export
@@ -37,15 +38,11 @@ DEFAULTS = {
 }
 TINY_MINUTES = 0.5
 TINY_CONCEPTS = 20  # the first ones of the table, and those that the safety checker flags
-NO_GPU = (
-    "there is no GPU, and on these {cores} cores the whole training would take about {whole}. Add --yes to begin it, "
-    "with --minutes N to end it earlier with a worse model. --tiny runs all phases in a minute or two"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m jsd train embedded` to `parser`."""
-    parser.description = "Train the model of weights/embedded from nothing to a model folder."
+    parser.description = Text("Train the model of weights/embedded from nothing to a model folder.")
     add = parser.add_argument
     add("--workdir", type=Path, default=Path("runs"), help="icons, scenes, checkpoints, curves (default: runs)")
     add("--to", type=Path, help="where the model goes (default: weights/embedded, with --tiny a folder in --workdir)")
@@ -72,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_folder(option, folder)
         check_target(folder)
     if arguments.resume and not arguments.resume.is_dir():
-        raise InputError("--resume", f"{shown(str(arguments.resume))} is no folder; name a model folder")
+        raise InputError("--resume", "{} is no folder; name a model folder", shown(str(arguments.resume)))
     before = load_parts("stage2", arguments.resume, None) if arguments.resume else None
     gpu = torch.cuda.is_available() and not arguments.cpu
     scale = budget.TINY if arguments.tiny else budget.GPU if gpu else budget.CPU
@@ -81,11 +78,17 @@ def run(arguments: argparse.Namespace) -> None:
         whole = budget.estimate()
         minutes = arguments.minutes or whole
         if not arguments.yes:
-            raise InputError("--yes", NO_GPU.format(cores=workers.cores(), whole=budget.spoken(whole)))
+            raise InputError(
+                "--yes",
+                "there is no GPU, and on these {} cores the whole training would take about {}. Add --yes to begin it, "
+                "with --minutes N to end it earlier with a worse model. --tiny runs all phases in a minute or two",
+                workers.cores(),
+                budget.spoken(whole),
+            )
     accelerator = make_accelerator(arguments.cpu, bf16_on_cpu=False)
     if accelerator.num_processes > 1:
         raise SettingError(
-            f"{accelerator.num_processes} processes were started; this command uses one GPU, so start one"
+            "{} processes were started; this command uses one GPU, so start one", accelerator.num_processes
         )
     fetch(arguments.workdir / "icons")
     work.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         if folder:
             _write(folder, stage, parts, tokenizer, checker or networks.make_checker(), training)
 
-    with memory_explained("use a GPU with more memory, or --cpu"):
+    with memory_explained(Text("use a GPU with more memory, or --cpu")):
         training.train(arguments.resume, before, _first(arguments.resume), write)
 
 
@@ -133,7 +136,7 @@ def _write(
         copied["tokenizer"] = spellings.beside(tokenizer, training.work / "tokenizer-spelled")
     name = "embedded" if stage == STAGES[-1] else f"embedded-{stage}"
     export(folder, modules, copied, name, DEFAULTS, about(stage, training.figures))
-    print(f"wrote {folder}")
+    print(Text("wrote {}", folder))
 
 
 def about(stage: str, figures: dict[str, Any]) -> dict[str, Any]:

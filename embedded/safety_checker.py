@@ -21,6 +21,7 @@ from embedded import workers
 from embedded.generate import decoded_jobs
 from embedded.networks import CHECKER_SIDE, CHECKER_WIDTH, NEVER, make_checker, make_image_processor
 from embedded.scenes import Assets, Scene, caption, render, sample_scene
+from jsd.language import Text
 from jsd.model import Components
 from jsd.request import MIN_SIZE, Request
 from jsd.train import trainer
@@ -199,8 +200,16 @@ def calibrate(checker: StableDiffusionSafetyChecker, flagged: Sequence[int], *ki
     threshold = torch.stack(limits).max()
     checker.concept_embeds_weights.data[: len(FLAGGED) * CENTRES] = threshold
     for pair in judged:
-        for what, part in zip(("weapons", "others"), pair, strict=True):
-            print(f"safety: over {threshold:.2f} are {(part > threshold).float().mean():.1%} of {len(part)} {what}")
+        for what, part in zip((Text("weapons"), Text("others")), pair, strict=True):
+            print(
+                Text(
+                    "safety: over {:.2f} are {:.1%} of {} {}",
+                    threshold,
+                    (part > threshold).float().mean(),
+                    len(part),
+                    what,
+                )
+            )
 
 
 def _batches(pixels: np.ndarray, size: int = 200) -> Iterator[torch.Tensor]:

@@ -107,7 +107,7 @@ class Scenes:
                 self._open[number] = np.load(file, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise TrainingError(
-                    f"{file}: unreadable ({error}); delete {self.folder}, and it is made again"
+                    "{}: unreadable ({}); delete {}, and it is made again", file, error, self.folder
                 ) from error
             self.ready.append(number)
 

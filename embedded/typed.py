@@ -15,6 +15,7 @@ from embedded.prompts import UNASKED, Task, half_width, plain, swap_kana
 from embedded.scenes import Concept
 from embedded.scenes.words.japanese import full_width
 from embedded.scores import cell_text, marks, share
+from jsd.language import Text
 
 KANJI = "[々一-鿿]"
 NEW = "国竜桜鶏猟学気画会楽関広剣県湾絵円鉄黄黒浜駅灯亀麦仏宝"
@@ -155,4 +156,6 @@ def report(tasks: Sequence[Task], typed: Sequence[Verdict], common: Sequence[Ver
 def line(result: Mapping[str, float | int | None]) -> str:
     """Return the dict that `report` made as one line of text."""
     typed, common = (cell_text(result[name]) or "-" for name in ("typed", "common"))
-    return f"{result['prompts']} things as people type them: {typed} right, {common} in their common spelling"
+    return Text(
+        "{} things as people type them: {} right, {} in their common spelling", result["prompts"], typed, common
+    )

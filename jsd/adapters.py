@@ -71,7 +71,7 @@ class Adapters:
             if self._size() > MOST_BYTES:
                 self._held.clear()
             if self._size() > max(MOST_BYTES, adapter.size):
-                raise QueueFullError(f"adapters in use have {MOST_BYTES >> 30} GB already, the most; try again later")
+                raise QueueFullError("adapters in use have {} GB already, the most; try again later", MOST_BYTES >> 30)
             self._held.append(adapter)
         return adapter
 
@@ -93,7 +93,7 @@ class Adapters:
                 weight = self._parts[part].get_parameter(place)
                 value = add_lora(weight, change, scale)
                 if not value.isfinite().all():
-                    raise WeightsError(f"{name}: not finite in {weight.dtype} with this adapter; lower its scale")
+                    raise WeightsError("{}: not finite in {} with this adapter; lower its scale", name, weight.dtype)
                 self._own[part].append((weight, weight.detach().clone()))
                 weight.data.copy_(value)
         except BaseException:

@@ -13,47 +13,47 @@ MAX_HEADER = 16 << 20  # bytes: the header of a safetensors file is parsed befor
 def check_text(name: str, value: object, least: int, most: int) -> None:
     """Check that a value is Unicode text of `least` to `most` characters."""
     if not isinstance(value, str):
-        raise InputError(name, f"a string is wanted, {shown(value)} was given")
+        raise InputError(name, "a string is wanted, {} was given", shown(value))
     if not least <= len(value) <= most:
-        raise InputError(name, f"{len(value)} characters were given; {least} to {most} are allowed")
+        raise InputError(name, "{} characters were given; {} to {} are allowed", len(value), least, most)
     if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        raise InputError(name, f"{shown(value)} holds a NUL or half a surrogate pair; only Unicode text is allowed")
+        raise InputError(name, "{} holds a NUL or half a surrogate pair; only Unicode text is allowed", shown(value))
 
 
 def check_number(name: str, value: object, least: float, most: float) -> None:
     """Check that a value is a number from `least` to `most`."""
-    allowed = f"{least:g} to {most:g} are allowed"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(name, f"a number is wanted, {shown(value)} was given; {allowed}")
+        raise InputError(name, "a number is wanted, {} was given; {:g} to {:g} are allowed", shown(value), least, most)
     if not least <= value <= most:  # NaN is in no range
-        raise InputError(name, f"{shown(value)} was given; {allowed}")
+        raise InputError(name, "{} was given; {:g} to {:g} are allowed", shown(value), least, most)
 
 
 def integer(name: str, value: object, least: int, most: int, hint: str = "") -> int:
     """Return a value as an int from `least` to `most`. 1.0 is one, as in JSON Schema, and so are numpy's integers."""
-    allowed = f"{least} to {most} are allowed{hint}"
     if isinstance(value, bool) or not isinstance(value, Real) or value % 1:  # NaN and infinity have a remainder
-        raise InputError(name, f"an integer is wanted, {shown(value)} was given; {allowed}")
+        raise InputError(
+            name, "an integer is wanted, {} was given; {} to {} are allowed{}", shown(value), least, most, hint
+        )
     if not least <= value <= most:
-        raise InputError(name, f"{shown(value)} was given; {allowed}")
+        raise InputError(name, "{} was given; {} to {} are allowed{}", shown(value), least, most, hint)
     return int(value)
 
 
 def interval(name: str, value: object) -> tuple[float, float]:
     """Return a list or tuple of two numbers from 0 to 1, the lower first, as a tuple of floats."""
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise InputError(name, f"{shown(value)} was given; two numbers are wanted, e.g. 0.2, 0.8")
+        raise InputError(name, "{} was given; two numbers are wanted, e.g. 0.2, 0.8", shown(value))
     for bound in value:
         check_number(name, bound, 0, 1)
     if value[0] > value[1]:
-        raise InputError(name, f"{shown(value)} was given; the lower number comes first")
+        raise InputError(name, "{} was given; the lower number comes first", shown(value))
     return (float(value[0]), float(value[1]))
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Check that a value is one of the strings that are allowed."""
     if not isinstance(value, str) or value not in allowed:
-        raise InputError(name, f"{shown(value)} was given; allowed are {', '.join(allowed)}")
+        raise InputError(name, "{} was given; allowed are {}", shown(value), ", ".join(allowed))
 
 
 def check_lora(name: str, value: object, most: int) -> None:
@@ -61,9 +61,13 @@ def check_lora(name: str, value: object, most: int) -> None:
     if value is None or hasattr(value, "sha256"):
         return
     if not isinstance(value, bytes):
-        raise InputError(name, f"{shown(value)} was given; the bytes of a .safetensors file are wanted")
+        raise InputError(name, "{} was given; the bytes of a .safetensors file are wanted", shown(value))
     if len(value) > most:
-        raise InputError(name, f"more than {most >> 20} MB were given, the most that an adapter may have")
+        raise InputError(name, "more than {} MB were given, the most that an adapter may have", most >> 20)
     if value[8:9] != b"{" or int.from_bytes(value[:8], "little") > min(len(value) - 8, MAX_HEADER):
-        wrong = f"no .safetensors file, or one that is cut off or has a header of more than {MAX_HEADER >> 20} MB"
-        raise InputError(name, f"{wrong}; other formats are not read")
+        raise InputError(
+            name,
+            "no .safetensors file, or one that is cut off or has a header of more than {} MB; other formats are not "
+            "read",
+            MAX_HEADER >> 20,
+        )

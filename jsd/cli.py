@@ -18,25 +18,22 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any
 
+from jsd import settings
 from jsd.errors import InputError, JSDError, PictureError, shown
 from jsd.inputs import NAMES, parse_inputs
+from jsd.language import Text, speak
 from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS, Request
 
 if TYPE_CHECKING:
     from jsd.result import Result
 
 PROMPT = "サラリーマン 油絵"
-TRAIN_COMMANDS = {
-    "tokenizer": ("jsd.train.tokenizer", "a Japanese tokenizer, from captions"),
-    "filter": ("jsd.train.filter_shards", "choose the pairs of webdataset shards that are worth training on"),
-    "loop": ("jsd.train.run_stage", "one stage of the two-stage training (accelerate launch -m jsd train loop)"),
-    "export": ("jsd.train.export", "a model folder from a run of loop"),
-    "lora": ("jsd.train.lora", "an adapter for a model folder, from a folder of captioned pictures"),
-}
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The argparse parser of one command. With `module`, the command is implemented in that module.
+    """The argparse parser of one command, which says its arguments' `help` in the language of the process.
+
+    With `module`, the command is implemented in that module.
     The module is imported only when its command is chosen, because that takes seconds and may need packages (those of
     `script/bootstrap EXTRA`). It defines `add_arguments(parser)`, and `run(arguments)`, which returns the exit code.
     """
@@ -45,12 +42,16 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**settings)
         self.module, self.extra = module, extra
 
+    def add_argument(self, *names: str, help: str | None = None, **settings: Any) -> argparse.Action:
+        return super().add_argument(*names, help=help and Text(help), **settings)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.module is not None and self.get_default("run") is None:
             try:
                 module = import_module(self.module)
             except ModuleNotFoundError as error:
-                self.exit(2, f"error: the package {error.name} is missing; run script/bootstrap {self.extra}\n")
+                missing = Text("the package {} is missing; run script/bootstrap {}", error.name, self.extra)
+                self.exit(2, Text("error: {}", missing) + "\n")
             module.add_arguments(self)
             self.set_defaults(run=module.run)
         return super().parse_known_args(args, namespace)
@@ -58,40 +59,54 @@ class CommandParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`. Returns the exit code: 0, 1 if a picture has no watermark, 2 after an error."""
-    arguments = _make_parser().parse_args(argv)
     try:
+        settings.check_language()
+        speak()
+        arguments = _make_parser().parse_args(argv)
         return arguments.run(arguments) or 0
     except (JSDError, OSError, CalledProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(Text("error: {}", error), file=sys.stderr)
         return 2
 
 
 def _make_parser() -> argparse.ArgumentParser:
     """Make the argument parser with all commands, also those that other packages add by entry points."""
-    parser = argparse.ArgumentParser(prog="python -m jsd", description="Japanese Stable Diffusion")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
+    parser = CommandParser(prog="python -m jsd", description=Text("Japanese Stable Diffusion"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    generate = commands.add_parser("generate", help="draw a prompt")
+    generate = commands.add_parser("generate", help=Text("draw a prompt"))
     generate.add_argument("-p", "--prompt", help="what the picture shows, in Japanese; short for -i prompt=...")
     generate.add_argument(
-        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help=f"an input: {', '.join(NAMES)}"
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help=Text("an input: {}", ", ".join(NAMES))
     )
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: output.png; several are numbered")
     generate.set_defaults(run=_generate)
 
-    commands.add_parser("weights", help="model folders", module="jsd.genuine.commands")
+    commands.add_parser("weights", help=Text("model folders"), module="jsd.genuine.commands")
 
-    detect = commands.add_parser("detect-watermark", help="tell whether pictures carry the mark; exit code 1 if not")
+    detect = commands.add_parser(
+        "detect-watermark", help=Text("tell whether pictures carry the mark; exit code 1 if not")
+    )
     detect.add_argument("files", nargs="+", type=Path, metavar="FILE")
     detect.set_defaults(run=_detect)
 
-    train = commands.add_parser("train", help="train a model").add_subparsers(metavar="COMMAND", required=True)
-    for name, (module, text) in TRAIN_COMMANDS.items():
+    train = commands.add_parser("train", help=Text("train a model")).add_subparsers(metavar="COMMAND", required=True)
+    for name, module, text in (
+        ("tokenizer", "jsd.train.tokenizer", Text("a Japanese tokenizer, from captions")),
+        ("filter", "jsd.train.filter_shards", Text("choose the pairs of webdataset shards that are worth training on")),
+        (
+            "loop",
+            "jsd.train.run_stage",
+            Text("one stage of the two-stage training (accelerate launch -m jsd train loop)"),
+        ),
+        ("export", "jsd.train.export", Text("a model folder from a run of loop")),
+        ("lora", "jsd.train.lora", Text("an adapter for a model folder, from a folder of captioned pictures")),
+    ):
         train.add_parser(name, help=text, module=module, extra="train")
     # Other packages add commands by entry points: the name is the command, the value its module.
     for group, prefix, parsers in (("jsd.commands", "", commands), ("jsd.train.commands", "train ", train)):
         for entry in entry_points(group=group):
-            text = f"see python -m jsd {prefix}{entry.name} --help"
+            text = Text("see python -m jsd {}{} --help", prefix, entry.name)
             parsers.add_parser(entry.name, help=text, module=entry.value, extra=prefix.strip() or entry.name)
     return parser
 
@@ -110,17 +125,15 @@ def _generate(arguments: argparse.Namespace) -> None:
     request = Request.from_dict({"prompt": PROMPT, **values})
     path = path or Path(f"output.{request.output_format}")
     if not path.absolute().parent.is_dir():
-        raise InputError("-o", f"there is no folder {shown(str(path.absolute().parent))}; make it first")
+        raise InputError("-o", "there is no folder {}; make it first", shown(str(path.absolute().parent)))
 
     # These imports take seconds, so bad input is reported before them.
     from tqdm import tqdm
 
-    from jsd import settings
-
     components = settings.load_components()
     from jsd import sampling
 
-    with tqdm(unit="step", file=sys.stderr) as bar:
+    with tqdm(unit=Text("step"), file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -150,10 +163,16 @@ def _save(result: Result, files: list[Path]) -> None:
         try:
             images.save(result.images[i], file, request.output_format, request.output_quality, result.metadata(i))
         except OSError as error:
-            written = ", ".join(shown(file.name) for file in files[:i]) or "nothing"
+            written = ", ".join(shown(file.name) for file in files[:i]) or Text("nothing")
             raise OSError(
-                f"{shown(file.name)} can't be written ({error.strerror or error}); written: {written}; "
-                f"make room, or choose another folder, and draw the rest again from -i seed={result.seeds[i]}"
+                Text(
+                    "{} can't be written ({}); written: {}; make room, or choose another folder, and draw the "
+                    "rest again from -i seed={}",
+                    shown(file.name),
+                    Text(error.strerror) if error.strerror else error,
+                    written,
+                    result.seeds[i],
+                )
             ) from error
 
 
@@ -162,11 +181,11 @@ def _take_format(values: dict[str, object], path: Path) -> None:
     suffix = path.suffix.lower().lstrip(".")
     suffix = FORMAT_NAMES.get(suffix, suffix)
     if suffix not in OUTPUT_FORMATS:
-        wanted = f"a name ending in .{', .'.join(OUTPUT_FORMATS)} is wanted"
-        raise InputError("-o", f"{shown(path.name)} was given; {wanted}")
+        wanted = ", .".join(OUTPUT_FORMATS)
+        raise InputError("-o", "{} was given; a name ending in .{} is wanted", shown(path.name), wanted)
     given = values.setdefault("output_format", suffix)
     if FORMAT_NAMES.get(given.lower(), given.lower()) != suffix:
-        raise InputError("output_format", f"{shown(values['output_format'])} was given, but -o ends in .{suffix}")
+        raise InputError("output_format", "{} was given, but -o ends in .{}", shown(values["output_format"]), suffix)
 
 
 def _detect(arguments: argparse.Namespace) -> int:
@@ -177,10 +196,11 @@ def _detect(arguments: argparse.Namespace) -> int:
         try:
             detection = watermark.detect(images.read_picture(path, formats=None, most=None))
         except (PictureError, InputError) as error:
-            print(f"error: {path}: {error}", file=sys.stderr)
+            print(Text("error: {}: {}", path, error), file=sys.stderr)
             exit_code = 2
             continue
-        verdict = "marked" if detection.marked else "no mark found"
-        print(f"{path}: {verdict} ({detection.agreement:.0%} of the bits agree; by chance {detection.chance:.1e})")
+        verdict = Text("marked") if detection.marked else Text("no mark found")
+        figures = (detection.agreement, detection.chance)
+        print(Text("{}: {} ({:.0%} of the bits agree; by chance {:.1e})", path, verdict, *figures))
         exit_code = max(exit_code, 0 if detection.marked else 1)
     return exit_code

@@ -65,7 +65,7 @@ def _counted(parts: Iterator[tuple], data: bytes) -> Iterator[tuple]:
     most = PARTS + len(data) // 1000
     for number, part in enumerate(parts):
         if number == most:
-            raise PictureError(f"a file of more than {most} parts; save the picture again with another program")
+            raise PictureError("a file of more than {} parts; save the picture again with another program", most)
         yield part
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jsd.language import Text
+
 WIDE = 640  # channels. A UNet whose widest level has fewer spends its time on launching layers, not on arithmetic.
 CLEARLY = 0.7  # of the time of float32. Ratios seen: 0.2 to 0.5 with units for bfloat16, 1.4 to 140 without.
 ROUNDS = 3
@@ -30,9 +32,9 @@ def faster_type(unet: Mapping[str, Any], measure: Callable[[int], float] | None 
     """
     widest = max(unet.get("block_out_channels") or [WIDE])
     if widest < WIDE:
-        return "fp32", "a small UNet gains nothing from bf16"
+        return "fp32", Text("a small UNet gains nothing from bf16")
     ratio = (measure or bfloat16_ratio)(min(widest // 2, WIDE))
-    return "bf16" if ratio <= CLEARLY else "fp32", f"bf16 takes {ratio:.2f} of the time of fp32 here"
+    return "bf16" if ratio <= CLEARLY else "fp32", Text("bf16 takes {:.2f} of the time of fp32 here", ratio)
 
 
 def bfloat16_ratio(width: int) -> float:

@@ -22,6 +22,7 @@ from jsd import sampling
 from jsd.batch import Batch, Ticket
 from jsd.device import released
 from jsd.errors import EngineLostError, QueueFullError
+from jsd.language import Text
 from jsd.model import Components
 from jsd.request import Progress, Request
 from jsd.result import Result
@@ -49,7 +50,7 @@ class Engine:
         GPU or the thread fails, so that nothing can be drawn any more, the thread's last action is `on_lost(error)`.
         """
         if min(limit for limit in (max_batch_rows, max_queue, decode_batch) if limit is not None) < 1:
-            raise ValueError("max_batch_rows, max_queue and decode_batch must be at least 1")
+            raise ValueError(Text("max_batch_rows, max_queue and decode_batch must be at least 1"))
         self.max_queue = max_queue
         self.lost: Exception | None = None  # the reason why nothing can be drawn any more
         # Called on any thread when a request of `submit` has ended, with it and its future.
@@ -81,10 +82,10 @@ class Engine:
             if self.lost:
                 raise self._lost_error()
             if self._closed:
-                raise RuntimeError("the engine is closed; make a new one")
+                raise RuntimeError(Text("the engine is closed; make a new one"))
             self._drop_cancelled_waiting()
             if len(self._waiting) >= self.max_queue:
-                raise QueueFullError(f"{self.max_queue} requests are waiting already; try again later")
+                raise QueueFullError("{} requests are waiting already; try again later", self.max_queue)
             self._waiting.append(ticket)
             self._wake.notify()
         # It holds no ticket, since a ticket holds the future: a circle would keep the adapter until the collector runs.
@@ -191,7 +192,7 @@ class Engine:
             ticket.settle(error=error)
 
     def _lost_error(self) -> EngineLostError:
-        return EngineLostError(f"nothing can be drawn any more ({self.lost}); the server has to be started again")
+        return EngineLostError("nothing can be drawn any more ({}); the server has to be started again", self.lost)
 
     def _drop_cancelled_waiting(self) -> None:
         """Remove cancelled requests from the waiting queue. The caller must hold its lock."""

@@ -5,17 +5,27 @@ The command line prints only the message of these, of OSError and of failed subp
 
 from __future__ import annotations
 
+from jsd.language import Text
+
 
 class JSDError(ValueError):
-    """The base class of this project's errors. The message says what is wrong and, where possible, what to do."""
+    """The base class of this project's errors. The message says what is wrong and, where possible, what to do.
+
+    It is made from a template and its values, as a `Text` is, so that it can be said in any language.
+    """
+
+    def __init__(self, template: str, /, *values: object):
+        super().__init__(Text(template, *values))
 
 
 class InputError(JSDError):
-    """An input of a request, or an option of a command, has a wrong value. `name` is the input's name."""
+    """An input of a request, or an option of a command, has a wrong value. `name` is the input's name, and `message`
+    the sentence without it.
+    """
 
-    def __init__(self, name: str, message: str):
-        super().__init__(f"{name}: {message}")
-        self.name = name
+    def __init__(self, name: str, template: str, /, *values: object):
+        self.name, self.message = name, Text(template, *values)
+        super().__init__("{}: {}", name, self.message)
 
 
 class PictureError(JSDError):

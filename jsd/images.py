@@ -18,6 +18,7 @@ from jsd.atomic import atomic_file
 from jsd.containers import essentials, kind_of
 from jsd.errors import InputError, PictureError, shown
 from jsd.infotext import infotext
+from jsd.language import Text
 from jsd.pixels import to_rgb
 from jsd.request import FORMAT_NAMES, OUTPUT_FORMATS
 
@@ -55,22 +56,22 @@ def read_picture(
                 raise PictureError("not a png, jpeg or webp file")
             image = stack.enter_context(Image.open(stream, formats=formats))
             if most and image.width * image.height > most:
-                raise PictureError(f"{image.width} x {image.height} pixels; at most {most} are read")
+                raise PictureError("{} x {} pixels; at most {} are read", image.width, image.height, most)
             if kind == "png":
                 _scale_transparency(image, *stream.getbuffer()[24:26])
             return to_rgb(image, background)
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"too many pixels; at most {most or 2 * Image.MAX_IMAGE_PIXELS} are read") from None
+        raise PictureError("too many pixels; at most {} are read", most or 2 * Image.MAX_IMAGE_PIXELS) from None
     except MemoryError:
         raise PictureError("too large for the memory that is left") from None
     except Exception as error:  # noqa: BLE001  Pillow raises many classes of errors for broken files
         if isinstance(error, OSError) and error.strerror:
-            raise PictureError(f"can't be opened ({error.strerror})") from None
+            raise PictureError("can't be opened ({})", Text(error.strerror)) from None
         if not kind:
             raise PictureError("not a picture of a known format, or a broken one") from None
-        raise PictureError(f"a {kind} file that is broken, cut off or of a rare kind") from None
+        raise PictureError("a {} file that is broken, cut off or of a rare kind", kind) from None
 
 
 def _scale_transparency(image: Image.Image, bits: int, colour_type: int) -> None:
@@ -86,7 +87,7 @@ def read_input(name: str, file: str | Path | BinaryIO) -> Image.Image:
     try:
         return read_picture(file, "black").convert("L") if name == "mask" else read_picture(file)
     except PictureError as error:
-        raise InputError(name, f"{error}; a whole png, jpeg or webp picture is wanted") from None
+        raise InputError(name, "{}; a whole png, jpeg or webp picture is wanted", error) from None
 
 
 def crop_to(
@@ -119,7 +120,7 @@ def write(image: Image.Image, to: Path | BinaryIO, format: str, quality: int, me
     """
     format = FORMAT_NAMES.get(format, format)
     if format not in ENCODERS:
-        raise InputError("output_format", f"{shown(format)} was given; allowed are {', '.join(OUTPUT_FORMATS)}")
+        raise InputError("output_format", "{} was given; allowed are {}", shown(format), ", ".join(OUTPUT_FORMATS))
     options = ENCODERS[format] | _embedded(format, metadata)
     if format != "png":
         options["quality"] = quality
@@ -140,7 +141,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             text = text and text.encode("latin-1").decode()
     value = json.loads(text) if text else {}
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: its metadata is {shown(text)}, not a JSON object")
+        raise ValueError(Text("{}: its metadata is {}, not a JSON object", path, shown(text)))
     return value
 
 
@@ -150,7 +151,7 @@ def sheet(images: Sequence[Image.Image], cell: int, columns: int = 6) -> Image.I
     Raises ValueError if there are no images.
     """
     if not images:
-        raise ValueError("no pictures to arrange")
+        raise ValueError(Text("no pictures to arrange"))
     canvas = Image.new("RGB", (columns * cell, -(-len(images) // columns) * cell), "white")
     for i, image in enumerate(images):
         canvas.paste(image.resize((cell, cell), Image.Resampling.LANCZOS), (i % columns * cell, i // columns * cell))

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from jsd.errors import InputError, shown
+from jsd.language import Text
 from jsd.request import MAX_LORA, Request
 
 NAMES = [field.name for field in fields(Request)]
@@ -48,10 +49,10 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError("-i", f"{shown(pair)} was given; name=value is wanted, e.g. -i seed=1")
+            raise InputError("-i", "{} was given; name=value is wanted, e.g. -i seed=1", shown(pair))
         name = OTHER_NAMES.get(name, name)
         if name not in NAMES:
-            raise InputError("-i", f"there is no input called {shown(name)}; the inputs are {', '.join(NAMES)}")
+            raise InputError("-i", "there is no input called {}; the inputs are {}", shown(name), ", ".join(NAMES))
         if name in values:
             raise InputError(name, "given twice")
         if text == "null" and name not in TEXTS:
@@ -65,10 +66,10 @@ def parse_inputs(pairs: Sequence[str]) -> dict[str, object]:
 
 def _content(name: str, text: str) -> object:
     if not text.startswith("@"):
-        raise InputError(name, f"{shown(text)} was given; @FILE is wanted, e.g. -i {name}=@{FILES[name]}")
+        raise InputError(name, "{} was given; @FILE is wanted, e.g. -i {}=@{}", shown(text), name, FILES[name])
     path = Path(text[1:])
     if not path.is_file():
-        raise InputError(name, f"there is no file {shown(str(path))}")
+        raise InputError(name, "there is no file {}", shown(str(path)))
     if name == "lora":
         with path.open("rb") as file:
             return file.read(MAX_LORA + 1)  # a `Request` refuses more than MAX_LORA
@@ -81,5 +82,6 @@ def _number(name: str, text: str) -> float:
     try:
         return NUMBERS[name](text)
     except ValueError:
-        wanted = {integer: "an integer", float: "a number"}.get(NUMBERS[name], "two numbers, as in 0.2,0.8")
-        raise InputError(name, f"{shown(text)} was given; {wanted} is wanted, or null for the default") from None
+        wanted = {integer: Text("an integer"), float: Text("a number")}
+        wanted = wanted.get(NUMBERS[name], Text("two numbers, as in 0.2,0.8"))
+        raise InputError(name, "{} was given; {} is wanted, or null for the default", shown(text), wanted) from None

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from jsd.errors import WeightsError, shown
+from jsd.language import Text
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -40,15 +41,15 @@ PREFIXES += (("", "unet_"), ("", "text_encoder_"))
 OLD_ENDS = {"to_out_0": "to_out", "out_proj": "to_out", "q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v"}
 # What can't be merged, and what its keys hold.
 OTHERS = {
-    "a DoRA": "dora_scale|lora_magnitude_vector",
-    "a LoHa": "hada_w",
-    "a LoKr": "lokr_w",
-    "an (IA)3 adapter": "ia3_l|on_input",
-    "an OFT adapter": "oft_",
-    "a textual inversion": "emb_params|bundle_emb",
-    "an adapter of Stable Diffusion XL": "lora_te2_|text_encoder_2",
-    "an IP-Adapter": "ip_adapter",
-    "a whole model": r"model\.diffusion_model\.",
+    Text("a DoRA"): "dora_scale|lora_magnitude_vector",
+    Text("a LoHa"): "hada_w",
+    Text("a LoKr"): "lokr_w",
+    Text("an (IA)3 adapter"): "ia3_l|on_input",
+    Text("an OFT adapter"): "oft_",
+    Text("a textual inversion"): "emb_params|bundle_emb",
+    Text("an adapter of Stable Diffusion XL"): "lora_te2_|text_encoder_2",
+    Text("an IP-Adapter"): "ip_adapter",
+    Text("a whole model"): r"model\.diffusion_model\.",
 }
 # A factor, B (rows, rank), A (rank, columns), and None or the core of a Tucker decomposition, (rank, rank, h, w), which
 # LoCon has for convolutions. Then A is (rank, channels).
@@ -56,7 +57,9 @@ Change = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor | None]
 LARGEST_CORE = 4096  # its rank, because core and A are multiplied
 MOST_PATTERNS = 2_000  # each is compared with each layer
 REPEATS = 4  # in a pattern of a trusted file
-ADVICE = "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
+ADVICE = Text(
+    "take a LoRA or LoCon of Stable Diffusion 1, or merge it into a model folder with the program that made it"
+)
 
 
 def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Change]:
@@ -77,7 +80,9 @@ def read_lora(source: Path | bytes, unet: UNet2DConditionModel, text_encoder: CL
         matrices = _matrices(found, weight)
         if matrices is None or ("bias" in found and (bias is None or found["bias"].shape != bias.shape)):
             shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in sorted(found.items()))
-            raise WeightsError(f"{name}: {shapes} do not fit {tuple(weight.shape)}, this model's; take one made for it")
+            raise WeightsError(
+                "{}: {} do not fit {}, this model's; take one made for it", name, shapes, tuple(weight.shape)
+            )
         factor = _factor(name, found.get("alpha"), matrices[0].shape[1], settings, repeats)
         changes[f"{name}.weight"] = (factor, *matrices)
         if "bias" in found:
@@ -100,7 +105,7 @@ def find_file(path: Path) -> Path:
     if path.is_dir():
         files = (path / name for name in FILES if (path / name).is_file())
         if (path := next(files, None)) is None:
-            raise WeightsError(f"a folder without {' or '.join(FILES)}; name the file itself")
+            raise WeightsError("a folder without {}; name the file itself", Text("{} or {}", *FILES))
     if not path.is_file():
         raise WeightsError("no such file or folder")
     return path
@@ -111,9 +116,11 @@ def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     if isinstance(source, Path):
         source = find_file(source)
         if source.suffix.lower() != ".safetensors":
-            raise WeightsError(f"a {shown(source.suffix)} file; only .safetensors files are read")
+            raise WeightsError("a {} file; only .safetensors files are read", shown(source.suffix))
         if source.stat().st_size > LARGEST:
-            raise WeightsError(f"{source.stat().st_size / 1e9:.1f} GB; an adapter has {LARGEST / 1e9:.1f} GB at most")
+            raise WeightsError(
+                "{:.1f} GB; an adapter has {:.1f} GB at most", source.stat().st_size / 1e9, LARGEST / 1e9
+            )
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
         tensors = load(data)
@@ -121,7 +128,7 @@ def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         settings = header.get("__metadata__", {}).get("lora_adapter_metadata", "{}")
         for kind, pattern in OTHERS.items():
             if key := next(filter(re.compile(pattern).search, tensors), None):
-                raise WeightsError(f"{shown(key, 120)} belongs to {kind}, which can't be merged; {ADVICE}")
+                raise WeightsError("{} belongs to {}, which can't be merged; {}", shown(key, 120), kind, ADVICE)
         if any(key.startswith("base_model.model.") for key in tensors):
             if isinstance(source, bytes):
                 raise WeightsError("saved by peft, whose adapter_config.json is not in it; save it with diffusers")
@@ -130,7 +137,7 @@ def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     except WeightsError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-        raise WeightsError(f"can't be read as an adapter ({shown(str(error), 200)[1:-1]})") from error
+        raise WeightsError("can't be read as an adapter ({})", shown(str(error), 200)[1:-1]) from error
 
 
 def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:
@@ -152,7 +159,7 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
     for key, tensor in tensors.items():
         match = KEY.fullmatch(key)
         if match is None:
-            raise WeightsError(f"{shown(key, 120)} is no tensor of a LoRA; {ADVICE}")
+            raise WeightsError("{} is no tensor of a LoRA; {}", shown(key, 120), ADVICE)
         layer, *roles = match.groups()
         role = next(ROLES.get(role, role) for role in roles if role)
         flat = layer.replace(".processor", "").replace(".", "_")
@@ -160,15 +167,19 @@ def _sort(tensors: dict[str, torch.Tensor], layers: dict[str, Any]) -> dict[str,
         names = (places.get(here + flat.removeprefix(begin)) for begin, here in PREFIXES if flat.startswith(begin))
         name = next(filter(None, names), None)
         if name is None:
-            raise WeightsError(f"{shown(key, 120)} has no place in this model; take an adapter that was made for it")
+            raise WeightsError("{} has no place in this model; take an adapter that was made for it", shown(key, 120))
         if role in found.setdefault(name, {}):
-            raise WeightsError(f"{shown(key, 120)}: the file has {role} of {name} twice; save the adapter again")
+            raise WeightsError("{}: the file has {} of {} twice; save the adapter again", shown(key, 120), role, name)
         found[name][role] = tensor
         if not all(part.float().isfinite().all() for part in tensor.flatten().split(SERIAL)):
-            raise WeightsError(f"{shown(key, 120)} holds numbers that are not finite; the adapter is broken")
+            raise WeightsError("{} holds numbers that are not finite; the adapter is broken", shown(key, 120))
     for name, tensors in found.items():
         if not {"down", "up"} <= tensors.keys():
-            raise WeightsError(f"{name}: has {' and '.join(tensors)}; a LoRA has down and up; fetch the file again")
+            raise WeightsError(
+                "{}: has {}; a LoRA has down and up; fetch the file again",
+                name,
+                Text("{} and {}", *tensors) if len(tensors) > 1 else ", ".join(tensors),
+            )
     if not found:
         raise WeightsError("holds no tensors; fetch the file again")
     return found
@@ -197,10 +208,10 @@ def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str
         for key in ("init_lora_weights", "lora_alpha", "use_rslora", "alpha_pattern")
     )
     if isinstance(begun, str) and begun.startswith(("pissa", "olora", "corda", "loftq")):
-        raise WeightsError(f"made with {shown(begun)}, which changes the model too; save it as a plain LoRA")
+        raise WeightsError("made with {}, which changes the model too; save it as a plain LoRA", shown(begun))
     value, patterns = rank if value is None else value, patterns if isinstance(patterns, dict) else {}
     if len(patterns) > MOST_PATTERNS:
-        raise WeightsError(f"{len(patterns)} patterns of alphas; at most {MOST_PATTERNS} are read")
+        raise WeightsError("{} patterns of alphas; at most {} are read", len(patterns), MOST_PATTERNS)
     for text, number in patterns.items():
         pattern = _pattern(text, repeats)
         # In some versions of transformers, the names of the text encoder's layers begin so.
@@ -208,9 +219,9 @@ def _factor(name: str, alpha: torch.Tensor | None, rank: int, settings: dict[str
             value = number
             break
     if alpha is not None:
-        value, root = (alpha.item() if alpha.numel() == 1 else f"{alpha.numel()} numbers"), False
+        value, root = (alpha.item() if alpha.numel() == 1 else Text("{} numbers", alpha.numel())), False
     if not isinstance(value, int | float) or not abs(value) < 1e30:
-        raise WeightsError(f"{name}: an alpha of {shown(value)}; a number is wanted")
+        raise WeightsError("{}: an alpha of {}; a number is wanted", name, shown(value))
     return value / (math.sqrt(rank) if root else rank)
 
 
@@ -224,8 +235,10 @@ def _pattern(text: str, repeats: int) -> re.Pattern[str]:
     try:
         repeated, choices = len(re.findall(r"[*+{]", text)), len(re.findall(r"[?|]", text))
         if re.search(r"\)[*+{]", text) or repeated > repeats or choices > 3 * repeats or len(text) > 300:
-            raise re.error("it repeats too much, or is too long")
+            raise re.error(Text("it repeats too much, or is too long"))
         return re.compile(rf"(.*\.)?({text})$")
     except (re.error, OverflowError, RecursionError) as error:
         reason = shown(str(error))[1:-1]
-        raise WeightsError(f"alpha_pattern: {shown(text)} is refused ({reason}); write out names of layers") from None
+        raise WeightsError(
+            "alpha_pattern: {} is refused ({}); write out names of layers", shown(text), reason
+        ) from None

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jsd.errors import InputError, WeightsError, shown
+from jsd.language import Text
 from jsd.request import Defaults, Request
 
 ROOT = Path(__file__).resolve().parent.parent / "weights"
@@ -24,7 +25,7 @@ MANIFEST = "MANIFEST.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 READ_BY_LOADERS = (".safetensors", ".json", ".model", ".txt")
 PIECE = 1 << 24  # bytes; with small pieces the thread waits for the interpreter while another thread imports
-RESTORE = "restore the folder from its source"
+RESTORE = Text("restore the folder from its source")
 
 
 def find_weights(folder: str | Path | None = None) -> Path:
@@ -36,7 +37,7 @@ def find_weights(folder: str | Path | None = None) -> Path:
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    raise WeightsError(f"{candidates[-1]}: no such folder; set JSD_WEIGHTS to a model folder, or check out weights/")
+    raise WeightsError("{}: no such folder; set JSD_WEIGHTS to a model folder, or check out weights/", candidates[-1])
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class Verification:
     def config(self, path: str) -> dict[str, Any]:
         """Return the content of a JSON file of the folder. Raises `WeightsError` if it is not listed or unreadable."""
         if path not in self.manifest["files"]:
-            raise WeightsError(f"{self.folder / path}: missing, or not listed in {MANIFEST}; {RESTORE}")
+            raise WeightsError("{}: missing, or not listed in {}; {}", self.folder / path, MANIFEST, RESTORE)
         return read_json(self.folder / path)
 
 
@@ -95,10 +96,10 @@ def _check_listed(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     listed = manifest.get("files")
     if not isinstance(listed, dict) or not listed:
-        raise WeightsError(f"{folder / MANIFEST}: lists no files; {RESTORE}")
+        raise WeightsError("{}: lists no files; {}", folder / MANIFEST, RESTORE)
     for path in model_files(folder):
         if path not in listed and path.endswith(READ_BY_LOADERS):
-            raise WeightsError(f"{folder / path}: not listed in {MANIFEST}; remove the file, or {RESTORE}")
+            raise WeightsError("{}: not listed in {}; remove the file, or {}", folder / path, MANIFEST, RESTORE)
     # Sizes come first, because they show a truncated download at once.
     for path, entry in listed.items():
         _check_size(folder, path, entry)
@@ -108,7 +109,7 @@ def _check_listed(folder: Path) -> dict[str, Any]:
 def _check_hashes(folder: Path, manifest: dict[str, Any], paths: Iterable[str]) -> None:
     for path in sorted(paths):
         if sha256(folder / path) != manifest["files"][path]["sha256"]:
-            raise WeightsError(f"{folder / path}: altered (its sha256 is not the one in {MANIFEST}); {RESTORE}")
+            raise WeightsError("{}: altered (its sha256 is not the one in {}); {}", folder / path, MANIFEST, RESTORE)
 
 
 def model_files(folder: Path) -> list[str]:
@@ -119,38 +120,42 @@ def model_files(folder: Path) -> list[str]:
     found = sorted(folder.rglob("*"))
     for path in found:
         if path.is_dir() and path.is_symlink():  # rglob does not look into it
-            raise WeightsError(f"{path}: a link to a folder; put the files themselves there")
+            raise WeightsError("{}: a link to a folder; put the files themselves there", path)
     paths = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
     for path in paths:
         if path.lower().endswith(PICKLES):
-            raise WeightsError(f"{folder / path}: a pickle can run code and is never loaded; convert it to safetensors")
+            raise WeightsError(
+                "{}: a pickle can run code and is never loaded; convert it to safetensors", folder / path
+            )
     return [p for p in paths if p != MANIFEST and not any(part.startswith(".") for part in PurePosixPath(p).parts)]
 
 
 def _check_size(folder: Path, path: str, entry: Any) -> None:
     well_formed = isinstance(entry, dict) and isinstance(entry.get("size"), int) and "sha256" in entry
     if not well_formed or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise WeightsError(f"{folder / MANIFEST}: entry {shown(path)} is malformed; {RESTORE}")
+        raise WeightsError("{}: entry {} is malformed; {}", folder / MANIFEST, shown(path), RESTORE)
     try:
         there = (folder / path).is_file()
     except OSError:  # no file can have this name
         there = False
     if not there:
-        raise WeightsError(f"{folder / path}: missing; {RESTORE}")
+        raise WeightsError("{}: missing; {}", folder / path, RESTORE)
     size = (folder / path).stat().st_size
     if size != entry["size"]:
-        raise WeightsError(f"{folder / path}: {size} bytes, {entry['size']} expected; {RESTORE}")
+        raise WeightsError("{}: {} bytes, {} expected; {}", folder / path, size, entry["size"], RESTORE)
 
 
 def check_defaults(folder: Path, defaults: Any) -> None:
     """Check the default sampling settings of a model folder. Raises `WeightsError` for an unknown or wrong one."""
     allowed = {f.name for f in fields(Defaults)} - {"cell"}
     if not isinstance(defaults, dict) or not set(defaults) <= allowed or None in defaults.values():
-        raise WeightsError(f"{folder / MANIFEST}: defaults {shown(defaults)}; allowed are {', '.join(sorted(allowed))}")
+        raise WeightsError(
+            "{}: defaults {}; allowed are {}", folder / MANIFEST, shown(defaults), ", ".join(sorted(allowed))
+        )
     try:
         Request(prompt="defaults", **defaults)
     except InputError as error:
-        raise WeightsError(f"{folder / MANIFEST}: defaults: {error}") from error
+        raise WeightsError("{}: defaults: {}", folder / MANIFEST, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,9 +163,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: missing or unreadable ({error}); {RESTORE}") from error
+        raise WeightsError("{}: missing or unreadable ({}); {}", path, error, RESTORE) from error
     if not isinstance(value, dict):
-        raise WeightsError(f"{path}: not a JSON object; {RESTORE}")
+        raise WeightsError("{}: not a JSON object; {}", path, RESTORE)
     return value
 
 

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from jsd.adapters import Adapter, Adapters
 from jsd.errors import InputError, WeightsError
+from jsd.language import Text
 from jsd.manifest import MANIFEST, RESTORE, Verification, begin_verification, find_weights, read_json
 from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
@@ -81,7 +82,7 @@ def load(
     if not safety_checker:
         parts.remove("safety_checker")
     elif not (folder / "safety_checker").is_dir():
-        raise WeightsError(f"{folder / 'safety_checker'}: missing; add one, or set JSD_SAFETY_CHECKER=off")
+        raise WeightsError("{}: missing; add one, or set JSD_SAFETY_CHECKER=off", folder / "safety_checker")
     models = {}
     for part in parts:
         _check_files(verification, part)
@@ -94,7 +95,7 @@ def load(
         try:
             processor = CLIPImageProcessorPil(**config)
         except (TypeError, ValueError) as error:
-            raise WeightsError(f"{folder / 'feature_extractor'}: {error}; {RESTORE}") from error
+            raise WeightsError("{}: {}; {}", folder / "feature_extractor", error, RESTORE) from error
     adapters = Adapters(models["unet"], models["text_encoder"])
     defaults = _defaults(folder, manifest, models["unet"], models["vae"])
     if lora:
@@ -132,13 +133,15 @@ def read_part(folder: Path, part: str, dtype: torch.dtype, variant: str | None =
         )
         mapped = (place / WEIGHT_FILES[part]).is_file() and dtype in stored_types(place / WEIGHT_FILES[part])
     except Exception as error:
-        raise WeightsError(f"{place}: can't be loaded as {model_class.__name__}: {error}") from error
+        raise WeightsError("{}: can't be loaded as {}: {}", place, model_class.__name__, error) from error
     finally:
         if bars:
             logging.enable_progress_bar()
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := {str(key) for key in info.get(kind) or ()}:
-            raise WeightsError(f"{place}: {len(keys)} {kind.replace('_', ' ')}, {min(keys)} first; convert it again")
+            raise WeightsError(
+                "{}: {} {}, {} first; convert it again", place, len(keys), kind.replace("_", " "), min(keys)
+            )
     if mapped:  # a tensor that needed no conversion is still mapped to the file, and would change with it
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
@@ -162,7 +165,7 @@ def _check_files(verification: Verification, part: str) -> None:
     listed = {path for path in verification.manifest["files"] if path.startswith(f"{part}/")}
     wanted = {f"{part}/config.json", f"{part}/{WEIGHT_FILES[part]}"}
     if {path for path in listed if path.endswith((".json", ".safetensors"))} != wanted:
-        raise WeightsError(f"{verification.folder / part}: {', '.join(sorted(wanted))} are wanted; convert it again")
+        raise WeightsError("{}: {} are wanted; convert it again", verification.folder / part, ", ".join(sorted(wanted)))
 
 
 def check_config(file: Path) -> None:
@@ -170,7 +173,7 @@ def check_config(file: Path) -> None:
     for name, value in read_json(file).items():
         code = "attn_implementation" in name and isinstance(value, str) and value not in ("eager", "sdpa")
         if code or (name in ("transformers_weights", "quantization_config") and value):
-            raise WeightsError(f"{file}: the setting {name} is not allowed; remove it")
+            raise WeightsError("{}: the setting {} is not allowed; remove it", file, name)
 
 
 def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel, vae: AutoencoderKL) -> Defaults:
@@ -181,7 +184,7 @@ def _defaults(folder: Path, manifest: dict[str, Any], unet: UNet2DConditionModel
     try:
         Request("defaults").resolve(defaults)
     except InputError as error:
-        raise WeightsError(f"{folder / MANIFEST}: defaults: {error}") from error
+        raise WeightsError("{}: defaults: {}", folder / MANIFEST, error) from error
     return defaults
 
 
@@ -193,17 +196,20 @@ def _merged(adapters: Adapters, source: Path, scale: float) -> Adapter:
             adapters.merge(part, adapter, scale)
         return adapter
     except WeightsError as error:
-        raise WeightsError(f"{source}: {error}") from error
+        raise WeightsError("{}: {}", source, error) from error
 
 
 def check_parts_match(folder: Path, tokenizer: Tokenizer, text: Any, unet: Any, vae: Any) -> None:
     """Raise `WeightsError` if the configs of tokenizer, text encoder, UNet and VAE do not fit together."""
     latent_channels = {vae.latent_channels, unet.in_channels, unet.out_channels}
     for matches, problem in (
-        (tokenizer.vocabulary_size <= text.vocab_size, "the tokenizer has more tokens than the text encoder"),
-        (tokenizer.max_length <= text.max_position_embeddings, "the tokenizer's rows are too long for the encoder"),
-        (unet.cross_attention_dim in (text.hidden_size, None), "the UNet expects another width of text encoder"),
-        (len(latent_channels) == 1, "the UNet and the VAE differ in latent channels"),
+        (tokenizer.vocabulary_size <= text.vocab_size, Text("the tokenizer has more tokens than the text encoder")),
+        (
+            tokenizer.max_length <= text.max_position_embeddings,
+            Text("the tokenizer's rows are too long for the encoder"),
+        ),
+        (unet.cross_attention_dim in (text.hidden_size, None), Text("the UNet expects another width of text encoder")),
+        (len(latent_channels) == 1, Text("the UNet and the VAE differ in latent channels")),
     ):
         if not matches:
-            raise WeightsError(f"{folder}: {problem}; {RESTORE}")
+            raise WeightsError("{}: {}; {}", folder, problem, RESTORE)

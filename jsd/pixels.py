@@ -69,7 +69,7 @@ def as_input(name: str, image: Image.Image) -> Image.Image:
             return image
         return to_rgb(image, "black").convert("L") if is_mask else to_rgb(image)
     except Exception as error:
-        raise InputError(name, f"this picture can't be decoded: {shown(str(error))}; open another file") from error
+        raise InputError(name, "this picture can't be decoded: {}; open another file", shown(str(error))) from error
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -108,7 +108,7 @@ def read(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], d
     prompt, removed = cleaned[-1]
     if removed and not prompt:
         taken = shown(", ".join(removed))
-        raise InputError("prompt", f"it was all syntax of other tools: {taken}; say in words what the picture shows")
+        raise InputError("prompt", "it was all syntax of other tools: {}; say in words what the picture shows", taken)
     tokens = [tokenizer(text) for text, _ in cleaned]
     return [t.ids for t in tokens], {
         "tokens": tokens[-1].used,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsd.checks import check_choice, check_lora, check_number, check_text, integer, interval
 from jsd.errors import InputError, shown
+from jsd.language import Text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +30,7 @@ MAX_STEPS = 500
 MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
 MAX_OUTPUTS = 8
 MAX_SEED = 2**53 - 1  # JavaScript, jq and spreadsheets round larger integers
-SEED_HINT = ", because many programs round larger ones; leave seed out for a random one"
+SEED_HINT = Text(", because many programs round larger ones; leave seed out for a random one")
 PROMPT_STRENGTH = 0.8
 MAX_LORA = 256 << 20  # bytes of an adapter's file
 MIN_LORA_SCALE, MAX_LORA_SCALE = -2.0, 2.0
@@ -114,7 +115,7 @@ class Request:
     def __post_init__(self):
         check_text("prompt", self.prompt, 1, MAX_PROMPT)
         if all(c in BLANKS or unicodedata.category(c) in INVISIBLE for c in self.prompt):
-            raise InputError("prompt", f"{shown(self.prompt)} is blank; say in words what the picture shows, e.g. 猫")
+            raise InputError("prompt", "{} is blank; say in words what the picture shows, e.g. 猫", shown(self.prompt))
         check_text("negative_prompt", self.negative_prompt, 0, MAX_PROMPT)
         take = partial(object.__setattr__, self)  # this class is frozen
         for name in ("width", "height"):
@@ -161,12 +162,12 @@ class Request:
         Raises `InputError`, which names unknown keys.
         """
         if not isinstance(values, Mapping):
-            raise InputError("input", f"a mapping of names to values is wanted, {shown(values)} was given")
+            raise InputError("input", "a mapping of names to values is wanted, {} was given", shown(values))
         allowed = [f.name for f in fields(cls)]
         unknown = [key for key in values if key not in allowed]
         if unknown:
             names = ", ".join(shown(key) for key in unknown[:5])
-            raise InputError("input", f"there is no input called {names}; the inputs are {', '.join(allowed)}")
+            raise InputError("input", "there is no input called {}; the inputs are {}", names, ", ".join(allowed))
         given = {name: value for name, value in values.items() if value is not None}
         if "prompt" not in given:
             raise InputError("prompt", "missing; every request needs one")
@@ -222,9 +223,9 @@ def _checked_picture(name: str, value: Any) -> Image.Image | None:
     if value is None:
         return None
     if not (hasattr(value, "size") and hasattr(value, "convert")):
-        raise InputError(name, f"a picture is wanted, {shown(value)} was given; open files with jsd.images.read_input")
+        raise InputError(name, "a picture is wanted, {} was given; open files with jsd.images.read_input", shown(value))
     if 0 in value.size:
-        raise InputError(name, f"a picture of {value.size[0]} x {value.size[1]} pixels was given; 1 x 1 at least")
+        raise InputError(name, "a picture of {} x {} pixels was given; 1 x 1 at least", value.size[0], value.size[1])
     from jsd.pixels import as_input
 
     return as_input(name, value)
@@ -232,11 +233,14 @@ def _checked_picture(name: str, value: Any) -> Image.Image | None:
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise InputError("width", f"{width} x {height} are {width * height} pixels; at most {MAX_PIXELS} are allowed")
+        raise InputError(
+            "width", "{} x {} are {} pixels; at most {} are allowed", width, height, width * height, MAX_PIXELS
+        )
 
 
 def _check_cell(name: str, value: int, cell: int) -> None:
     if value % cell:
         below, above = value // cell * cell, (value // cell + 1) * cell
-        near = " or ".join(str(v) for v in (below, above) if MIN_SIZE <= v <= MAX_SIZE)
-        raise InputError(name, f"{value} was given; this model draws multiples of {cell}, so take {near}")
+        near = [v for v in (below, above) if MIN_SIZE <= v <= MAX_SIZE]
+        near = Text("{} or {}", *near) if len(near) > 1 else Text("{}", *near)
+        raise InputError(name, "{} was given; this model draws multiples of {}, so take {}", value, cell, near)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsd import watermark
 from jsd.errors import shown
+from jsd.language import Text
 from jsd.request import Request
 from jsd.version import __version__
 
@@ -86,31 +87,39 @@ class Result:
         """Return lines for the command line: one for each picture and its file, and one with the seconds by stage."""
         request = self.request
         lines = [
-            f"{file}: seed {seed}, {request.num_inference_steps} steps of {request.scheduler}"
+            Text("{}: seed {}, {} steps of {}", file, seed, request.num_inference_steps, request.scheduler)
             for file, seed in zip(files, self.seeds, strict=True)
         ]
         seconds = {**self.timings, **timings}
         return [*lines, ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())]
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Text]:
         """Return sentences for the user, if any: on size, prompts that were not used whole, and pictures held back."""
         notes = []
         size = (self.request.width, self.request.height)
         own = self.own_size or size
         if any(max(side, own_side) > FAR * min(side, own_side) for side, own_side in zip(size, own, strict=True)):
             notes.append(
-                f"width, height: {size[0]} x {size[1]} is far from {own[0]} x {own[1]}, the model's own size; expect "
-                "shreds, or the same thing several times; sizes near the model's own come out best"
+                Text(
+                    "width, height: {} x {} is far from {} x {}, the model's own size; expect shreds, or the same "
+                    "thing several times; sizes near the model's own come out best",
+                    *size,
+                    *own,
+                )
             )
         if self.removed:
-            notes.append(f"prompt, negative_prompt: syntax of other tools was taken out: {_listed(self.removed)}")
+            notes.append(
+                Text("prompt, negative_prompt: syntax of other tools was taken out: {}", _listed(self.removed))
+            )
         if self.unknown:
-            characters = "1 character" if len(self.unknown) == 1 else f"{len(self.unknown)} characters"
-            notes.append(f"prompt, negative_prompt: {characters} unknown: {_listed(dict.fromkeys(self.unknown))}")
+            count, listed = len(self.unknown), _listed(dict.fromkeys(self.unknown))
+            characters = Text("1 character") if count == 1 else Text("{} characters", count)
+            notes.append(Text("prompt, negative_prompt: {} unknown: {}", characters, listed))
         if self.truncated:
-            notes.append(f"prompt, negative_prompt: too long, the last {self.truncated} tokens were left out")
+            notes.append(Text("prompt, negative_prompt: too long, the last {} tokens were left out", self.truncated))
         if self.flagged:
-            notes.append(f"NSFW content detected: {self.flagged} of {self.request.num_outputs} pictures were left out")
+            count = self.request.num_outputs
+            notes.append(Text("NSFW content detected: {} of {} pictures were left out", self.flagged, count))
         return notes
 
     def _losses(self) -> dict[str, Any]:

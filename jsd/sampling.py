@@ -69,7 +69,7 @@ def _as_input() -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise InputError("lora", str(error)) from error
+        raise InputError("lora", *error.args) from error
 
 
 @torch.inference_mode()

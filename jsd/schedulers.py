@@ -25,6 +25,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from jsd.errors import InputError, shown
+from jsd.language import Text
 
 
 class LinearMultistepScheduler(LMSDiscreteScheduler):
@@ -76,7 +77,7 @@ NO_CLIPPING = {"clip_sample": False, "thresholding": False}  # latents may leave
 
 # Settings of the noise a model was trained on. A sampler that ignores one of them would draw noise.
 NOISE_SETTINGS = ("beta_start", "prediction_type", "trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas")
-OTHER = "take another, such as DDIM or UNI_PC"
+OTHER = Text("take another, such as DDIM or UNI_PC")
 
 
 def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None) -> SchedulerMixin:
@@ -87,14 +88,16 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
     unknown name, and for a sampler that does not support the noise the model was trained on or a value of its config.
     """
     if name not in SCHEDULERS:
-        raise InputError("scheduler", f"{shown(name)} was given; allowed are {', '.join(SCHEDULERS)}")
+        raise InputError("scheduler", "{} was given; allowed are {}", shown(name), ", ".join(SCHEDULERS))
     scheduler_class, arguments = SCHEDULERS[name]
     known = inspect.signature(scheduler_class.__init__).parameters
     check_model(config)
     check_noise(name, scheduler_class, config)
     flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if flow and arguments.get("use_karras_sigmas"):  # diffusers would mix the two
-        raise InputError("scheduler", f"{name} can't sample this model, which was trained with flow matching; {OTHER}")
+        raise InputError(
+            "scheduler", "{} can't sample this model, which was trained with flow matching; {}", name, OTHER
+        )
     settings = {**LATENT_DIFFUSION, **config, **NO_CLIPPING, **arguments}
     if levels is not None:
         settings["trained_betas"] = make_scheduler(name, config).betas[:levels].tolist()
@@ -105,7 +108,7 @@ def make_scheduler(name: str, config: dict[str, Any], levels: int | None = None)
         _try_step(scheduler_class(**settings))
     except (ImportError, IndexError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError("scheduler", f"{name} does not take this model's config ({reason}); {OTHER}") from error
+        raise InputError("scheduler", "{} does not take this model's config ({}); {}", name, reason, OTHER) from error
     return scheduler_class(**settings)
 
 
@@ -115,8 +118,12 @@ def check_model(config: Mapping[str, Any]) -> None:
     if not (isinstance(trained, type) and issubclass(trained, SchedulerMixin)):
         return
     if "beta_start" not in inspect.signature(trained.__init__).parameters:
-        reason = f"its {trained.__name__} has other noise than Stable Diffusion 1"
-        raise InputError("scheduler", f"none here can sample this model, because {reason}; take another model")
+        raise InputError(
+            "scheduler",
+            "none here can sample this model, because its {} has other noise than Stable Diffusion 1; take another "
+            "model",
+            trained.__name__,
+        )
 
 
 def check_noise(name: str, scheduler_class: type[SchedulerMixin], config: Mapping[str, Any]) -> None:
@@ -129,7 +136,7 @@ def check_noise(name: str, scheduler_class: type[SchedulerMixin], config: Mappin
     known = {key for kind in scheduler_class.__mro__ for key in inspect.signature(kind.__init__).parameters}
     for key in NOISE_SETTINGS:
         if key not in known and config.get(key) not in (None, False, "epsilon"):
-            raise InputError("scheduler", f"{name} can't sample this model, which was trained with {key}; {OTHER}")
+            raise InputError("scheduler", "{} can't sample this model, which was trained with {}; {}", name, key, OTHER)
 
 
 def _try_step(scheduler: SchedulerMixin) -> None:

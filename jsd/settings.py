@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jsd.cpu import EXACT, core_limit, faster_type
 from jsd.errors import SettingError, shown
+from jsd.language import LANGUAGES, Text, english
 from jsd.manifest import begin_verification, find_weights
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jsd.model import Components
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-NO_GPU = (
+NO_GPU = Text(
     "WARNING: this image was built for an NVIDIA GPU, and torch finds none: pictures are drawn on the CPU, slowly. "
     "Run the container with --gpus all, on a host whose NVIDIA driver is 580.65 or newer (nvidia-smi shows it). "
     "JSD_DEVICE=cuda makes this an error; JSD_DEVICE=cpu says that the CPU is meant."
@@ -36,7 +37,7 @@ def make_engine(on_lost: Callable[[Exception], None] = lambda error: None) -> En
     """
     rows = max_batch_rows()
     with without_collector():
-        load = _begin_loading()  # hashes while the engine's libraries are imported
+        load = _begin_loading(told=english)  # hashes while the engine's libraries are imported
         from jsd.engine import Engine
 
         return Engine(load, max_batch_rows=rows, on_lost=on_lost)
@@ -51,13 +52,16 @@ def load_components(folder: str | Path | None = None) -> Components:
         return _begin_loading(folder)()
 
 
-def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]:
-    """Check the settings that need no torch, start to hash the weights, and return a function that loads the model."""
+def _begin_loading(folder: str | Path | None = None, told: Callable[[object], str] = str) -> Callable[[], Components]:
+    """Check the settings that need no torch, start to hash the weights, and return a function that loads the model.
+    `told` returns what is printed of a sentence.
+    """
     # OpenMP's threads wait for each other by spinning, for milliseconds: where another program uses the cores too, they
     # take the time of the very thread they wait for. So they sleep sooner (docs/speed.md). libgomp reads this when
     # torch loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    check_language()
     dtype = _choice("JSD_DTYPE", None, DTYPES)
     checked = _choice("JSD_SAFETY_CHECKER", "on", ("on", "off")) == "on"
     compiled = _choice("JSD_COMPILE", "off", ("on", "1", "off", "0")) in ("on", "1")
@@ -74,7 +78,7 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         limit = core_limit()
         if limit and not os.environ.get("OMP_NUM_THREADS"):  # more threads than cores would wait for each other
             torch.set_num_threads(min(limit, torch.get_num_threads()))
-        device = _device()
+        device = _device(told)
         on_cpu = device.type == "cpu"
         name, why = dtype or "fp16", ""
         if on_cpu and not dtype:
@@ -83,36 +87,36 @@ def _begin_loading(folder: str | Path | None = None) -> Callable[[], Components]
         if on_cpu and name == "bf16":
             types |= dict.fromkeys(EXACT, torch.float32)
         components = model.load(verification, device, types, checked, lora, lora_scale)
-        facts = [f"weights {verification.folder} ({components.name})", f"device {device}"]
-        facts.append(f"{name} ({why})" if why else name)
-        facts.append("safety checker on" if checked else "safety checker off")
+        facts = [Text("weights {} ({})", verification.folder, components.name), Text("device {}", device)]
+        facts.append(Text("{} ({})", name, why) if why else name)
+        facts.append(Text("safety checker on") if checked else Text("safety checker off"))
         facts += [f"LoRA {lora}" + f" x {lora_scale:g}" * (lora_scale != 1)] if lora else []
         if compiled:
             _compile(components)
-            facts.append("compiled")
+            facts.append(Text("compiled"))
         if graphed and device.type == "cuda":
             from jsd.graphs import CudaRecorder, GraphedUNet, rows_to_record
 
             components.unet = GraphedUNet(components.unet, CudaRecorder(device), rows_to_record(components.unet))
             facts.append("CUDA graphs")
-        print(", ".join(facts), flush=True)
+        print(", ".join(map(told, facts)), flush=True)
         return components
 
     return finish
 
 
-def _device() -> torch.device:
+def _device(told: Callable[[object], str]) -> torch.device:
     import torch
 
     name = os.environ.get("JSD_DEVICE")
     if not name:
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and os.environ.get("JSD_BUILT_FOR") == "cuda":  # as cog.yaml says
-            print(NO_GPU, flush=True)
+            print(told(NO_GPU), flush=True)
     try:
         torch.empty(0, device=name)
     except Exception as error:
-        raise SettingError(f"JSD_DEVICE: {shown(name)} can't be used ({error}); try cpu or cuda") from error
+        raise SettingError("JSD_DEVICE: {} can't be used ({}); try cpu or cuda", shown(name), error) from error
     return torch.device(name)
 
 
@@ -145,13 +149,18 @@ def without_collector() -> Iterator[None]:
         gc.enable()
 
 
+def check_language() -> None:
+    """Raise `SettingError` for a JSD_LANG that is no language here."""
+    _choice("JSD_LANG", None, LANGUAGES)
+
+
 def max_batch_rows() -> int | None:
     """Return JSD_MAX_BATCH, the most UNet rows (samples) in a call, None if it is not set. Raises `SettingError`."""
     rows = os.environ.get("JSD_MAX_BATCH")
     if not rows:
         return None
     if not (rows.isdecimal() and rows.isascii() and len(rows) < 10 and int(rows) >= 1):
-        raise SettingError(f"JSD_MAX_BATCH: {shown(rows)} was given; a number of UNet rows, 1 or more, is wanted")
+        raise SettingError("JSD_MAX_BATCH: {} was given; a number of UNet rows, 1 or more, is wanted", shown(rows))
     return int(rows)
 
 
@@ -162,7 +171,7 @@ def _lora_scale() -> float:
     except ValueError:
         scale = math.nan
     if not -2 <= scale <= 2:
-        raise SettingError(f"JSD_LORA_SCALE: {shown(text)} was given; a number from -2 to 2 is wanted")
+        raise SettingError("JSD_LORA_SCALE: {} was given; a number from -2 to 2 is wanted", shown(text))
     if scale != 1 and not os.environ.get("JSD_LORA"):
         raise SettingError("JSD_LORA_SCALE: given without JSD_LORA, the adapter that it is for; set both")
     return scale
@@ -180,13 +189,16 @@ def metrics_address() -> tuple[str, int] | None:
         return None
     host, _, port = text.rpartition(":")
     if not (port.isdecimal() and port.isascii() and len(port) < 6 and 1 <= int(port) <= 65535):
-        wanted = "a port (1 to 65535) is wanted, perhaps after an address and a colon, as in 0.0.0.0:9400"
-        raise SettingError(f"JSD_METRICS_PORT: {shown(text)} was given; {wanted}")
+        raise SettingError(
+            "JSD_METRICS_PORT: {} was given; a port (1 to 65535) is wanted, perhaps after an address and a colon, as "
+            "in 0.0.0.0:9400",
+            shown(text),
+        )
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _choice(name: str, default: str | None, allowed: object) -> str | None:
     value = os.environ.get(name) or default
     if value is not default and value not in allowed:
-        raise SettingError(f"{name}: {shown(value)} was given; allowed are {', '.join(allowed)}")
+        raise SettingError("{}: {} was given; allowed are {}", name, shown(value), ", ".join(allowed))
     return value

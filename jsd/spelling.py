@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jsd.errors import WeightsError
+from jsd.language import Text
 from jsd.letters import OLD, flat, fold, key, more_keys, short
 
 PARTICLE = re.compile("[にでとへ][はもの]|[のとやがをにはでもへ]")
@@ -71,9 +72,9 @@ class Spellings:
             parts = table["words"], table["alone"], table["joints"]
             names = [name for part in parts for common, others in part.items() for name in (common, *others)]
             if not all(name and isinstance(name, str) for name in (*names, *parts[1].values())):
-                raise ValueError("a name is no text")
+                raise ValueError(Text("a name is no text"))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise WeightsError(f"{file}: no readable table of spellings ({error!r}); restore the file") from error
+            raise WeightsError("{}: no readable table of spellings ({}); restore the file", file, error) from error
         return cls(*parts, knows)
 
     def find(self, folded: str) -> Word | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 
 from jsd.errors import WeightsError, shown
+from jsd.language import Text
 from jsd.request import BLANKS
 from jsd.spelling import Spellings
 
@@ -69,15 +70,17 @@ class Tokenizer:
         try:
             self.pieces.Load(str(model_file))
         except (OSError, RuntimeError) as error:
-            raise WeightsError(f"{model_file}: not a sentencepiece model ({error}); restore the file") from error
+            raise WeightsError("{}: not a sentencepiece model ({}); restore the file", model_file, error) from error
         self.vocabulary_size = len(self.pieces)
         self.eos_id = self.pieces.eos_id()
         self.pad_id = self._find_pad(pad_token)
         if self.eos_id < 0 or self.pad_id < 0:
-            missing = "an end" if self.eos_id < 0 else "a padding"
-            raise WeightsError(f"{model_file}: has no {missing} token; take the tokenizer the model was trained with")
+            missing = Text("an end") if self.eos_id < 0 else Text("a padding")
+            raise WeightsError(
+                "{}: has no {} token; take the tokenizer the model was trained with", model_file, missing
+            )
         if not 2 <= max_length <= LONGEST:
-            raise WeightsError(f"{model_file}: a length of {shown(max_length)} tokens; 2 to {LONGEST} are allowed")
+            raise WeightsError("{}: a length of {} tokens; 2 to {} are allowed", model_file, shown(max_length), LONGEST)
         self.alphabet = frozenset(
             character
             for i in range(self.vocabulary_size)
@@ -104,7 +107,9 @@ class Tokenizer:
             config = json.loads(config_file.read_text(encoding="utf-8"))
             max_length = int(config["model_max_length"])
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"{config_file}: no readable model_max_length ({error!r}); restore the file") from error
+            raise WeightsError(
+                "{}: no readable model_max_length ({}); restore the file", config_file, repr(error)
+            ) from error
         pad_token = config.get("pad_token")
         if isinstance(pad_token, dict):  # an AddedToken, as transformers saves it
             pad_token = pad_token.get("content")

@@ -109,7 +109,7 @@ def detect(image: Image.Image) -> Detection:
     Raises `InputError` for a picture of fewer than 256 x 256 pixels in all, and `MissingPackageError`.
     """
     if not can_mark(image.size):
-        raise InputError("image", f"{image.width} x {image.height} pixels can't hold a mark; 65536 are needed")
+        raise InputError("image", "{} x {} pixels can't hold a mark; 65536 are needed", image.width, image.height)
     bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
     found = package().WatermarkDecoder("bits", len(BITS)).decode(bgr, "dwtDctSvd")
     n = len(BITS)
@@ -129,7 +129,8 @@ def package() -> ModuleType:
         import imwatermark.dwtDctSvd
     except ImportError as error:
         raise MissingPackageError(
-            f"the watermark needs invisible-watermark and OpenCV, which can't be imported ({error}); "
-            "run script/bootstrap, or install the system's libgl1 and libglib2.0-0"
+            "the watermark needs invisible-watermark and OpenCV, which can't be imported ({}); run "
+            "script/bootstrap, or install the system's libgl1 and libglib2.0-0",
+            error,
         ) from error
     return imwatermark

@@ -34,7 +34,7 @@ class Metrics:
         try:
             self.server, self._thread = start_http_server(address[1], address[0], registry)
         except OSError as error:
-            raise SettingError(f"JSD_METRICS_PORT: can't listen on {address[0]}:{address[1]} ({error})") from error
+            raise SettingError("JSD_METRICS_PORT: can't listen on {}:{} ({})", address[0], address[1], error) from error
         engine.on_end = self._count
 
     def close(self) -> None:

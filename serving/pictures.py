@@ -39,7 +39,7 @@ async def fetch(name: str, uri: str, addresses: bool) -> bytes:
     if scheme == "data":
         return await asyncio.get_running_loop().run_in_executor(DECODERS, decode, name, uri)
     if scheme not in ("http", "https"):
-        raise InputError(name, f"{shown(uri)} was given; a data URI or the address of a file is wanted")
+        raise InputError(name, "{} was given; a data URI or the address of a file is wanted", shown(uri))
     if not addresses:
         raise InputError(name, "this server fetches no addresses (JSD_INPUT_URLS=off); send the file as a data URI")
     return await _download(name, uri)
@@ -49,10 +49,10 @@ def decode(name: str, uri: str) -> bytes:
     """Return the bytes in a data URI (RFC 2397), with either alphabet of base64 (RFC 4648). Raises `InputError`."""
     head, comma, text = uri.partition(",")
     if not comma:
-        raise InputError(name, f"{shown(uri)} is no data URI: it has no comma")
+        raise InputError(name, "{} is no data URI: it has no comma", shown(uri))
     if not head.rstrip().lower().endswith(";base64"):
         if len(text) > MAX_ESCAPED:
-            raise InputError(name, f"a data URI of more than {MAX_ESCAPED // 2**20} MB has to be base64")
+            raise InputError(name, "a data URI of more than {} MB has to be base64", MAX_ESCAPED // 2**20)
         return unquote_to_bytes(text)
     with contextlib.suppress(ValueError):
         return base64.b64decode(text, validate=True)
@@ -82,26 +82,28 @@ async def _download(name: str, address: str) -> bytes:
                     request = answer.next_request
                     if request is None:
                         return await _body(name, named, answer)
-            raise InputError(name, f"{named} redirects more than {REDIRECTS} times")
+            raise InputError(name, "{} redirects more than {} times", named, REDIRECTS)
     except InputError:
         raise
     except TimeoutError:
-        raise InputError(name, f"{named} took more than {SECONDS} seconds") from None
+        raise InputError(name, "{} took more than {} seconds", named, SECONDS) from None
     except Exception as error:  # noqa: BLE001  addresses are wrong in many ways, and so are servers
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         reason = shown(str(error) or type(error).__name__)
-        raise InputError(name, f"{named} can't be fetched ({reason}); try a data URI") from None
+        raise InputError(name, "{} can't be fetched ({}); try a data URI", named, reason) from None
 
 
 async def _body(name: str, named: str, answer: httpx2.Response) -> bytes:
     if answer.status_code != httpx2.codes.OK:
-        raise InputError(name, f"{named} answers {answer.status_code} {shown(answer.reason_phrase)}; a file is wanted")
+        raise InputError(
+            name, "{} answers {} {}; a file is wanted", named, answer.status_code, shown(answer.reason_phrase)
+        )
     if answer.headers.get("content-encoding", "identity") != "identity":
-        raise InputError(name, f"{named} sends compressed data, which is not read; try a data URI")
+        raise InputError(name, "{} sends compressed data, which is not read; try a data URI", named)
     data, most = bytearray(), MAX_LORA if name == "lora" else MAX_BYTES
     async for chunk in answer.aiter_raw():
         data += chunk
         if len(data) > most:
-            raise InputError(name, f"{named} is larger than {most // 2**20} MB, the most that is fetched")
+            raise InputError(name, "{} is larger than {} MB, the most that is fetched", named, most // 2**20)
     return bytes(data)

@@ -64,7 +64,7 @@ class Slots:
     def check(self) -> None:
         """Raise `ServerEndsError` with the reason if this server ends soon."""
         if self._reason:
-            raise ServerEndsError(f"{self._reason}; ask again in a minute")
+            raise ServerEndsError("{}; ask again in a minute", self._reason)
 
     def end(self, reason: str) -> None:
         """Take no more predictions, and end the server at once."""

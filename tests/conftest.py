@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 
 from jsd.model import Components, load
 from tests.fakes import CELL, SpyUNet, make_tiny_folder
+
+os.environ["JSD_LANG"] = "en"  # whatever the locale of the developer is
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ SOURCES = ("*.py", *(f"{name}/**/*.py" for name in ("jsd", "embedded", "serving"
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
-    ("jsd.version", "jsd.errors", "jsd.atomic", "jsd.letters"),
-    ("jsd.checks", "jsd.containers", "jsd.cpu", "jsd.pixels", "jsd.spelling"),
+    ("jsd.version", "jsd.language", "jsd.atomic", "jsd.letters"),
+    ("jsd.errors", "jsd.cpu"),
+    ("jsd.checks", "jsd.containers", "jsd.pixels", "jsd.spelling"),
     ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext", "jsd.clip_input"),
     ("jsd.tokenizer", "jsd.schedulers", "jsd.manifest", "jsd.images", "jsd.watermark", "jsd.safety", "jsd.vae"),
     ("jsd.adapters",),

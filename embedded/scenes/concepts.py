@@ -32,7 +32,9 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> dict[str, Concept]:
     for number, line in enumerate(path.read_text("utf-8").splitlines()[1:], 2):
         cells = line.split("\t")
         if len(cells) != len(COLUMNS):
-            raise TrainingError(f"{path}, line {number}: {len(cells)} cells; there must be one for each of {COLUMNS}")
+            raise TrainingError(
+                "{}, line {}: {} cells; there must be one for each of {}", path, number, len(cells), COLUMNS
+            )
         ident, emoji, ja, en, counter, kind, *marks = cells
         alone, bare = (frozenset(mark.split("|")) - {"-"} for mark in marks)
         names = tuple(ja.split("|")), tuple(en.split("|"))

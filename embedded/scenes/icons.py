@@ -24,7 +24,7 @@ def fetch(folder: Path) -> None:
         if (folder / name / "icons.json").exists():
             continue
         if shutil.which("npm") is None:
-            raise MissingPackageError(f"npm is needed to fetch {package} into {folder / name}; install Node.js")
+            raise MissingPackageError("npm is needed to fetch {} into {}; install Node.js", package, folder / name)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             subprocess.run(
@@ -53,7 +53,7 @@ class IconSet:
             chars = json.loads((folder / "chars.json").read_text("utf-8"))
             self.names = {key.replace("-fe0f", ""): name for key, name in chars.items()}
         except (OSError, ValueError, AttributeError) as error:
-            raise TrainingError(f"{folder}: unreadable ({error}); delete it, and it is fetched again") from error
+            raise TrainingError("{}: unreadable ({}); delete it, and it is fetched again", folder, error) from error
 
     def is_face(self, emoji: str) -> bool:
         """Whether the emoji shows a face alone."""

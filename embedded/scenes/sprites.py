@@ -73,7 +73,7 @@ def load_assets(icons: Path, concepts: Path = CONCEPTS_FILE, cache: Path | None 
                     svgs[key] = svg
         if not found:
             raise TrainingError(
-                f"concept {concept.id!r}: no drawing of {concept.emoji} in {list(sets)}; change its emoji"
+                "concept {!r}: no drawing of {} in {}; change its emoji", concept.id, concept.emoji, list(sets)
             )
         drawings[concept.id] = found
     pixels, places = _sprites(svgs, cache or icons, workers)

@@ -84,6 +84,12 @@ def _check_strength(inputs: Mapping[str, Any]) -> None:
     chosen = [inputs[name] for name in ("timesteps", "sigmas") if inputs.get(name) is not None]
     strength, steps = inputs["strength"], len(chosen[0]) if chosen else inputs["num_inference_steps"]
     if strength >= 0 and int(steps * strength) < 1:  # diffusers would fail without saying why
-        least = f"{math.ceil(1000 / steps) / 1000:g}" if steps else ""
-        least = f"take a strength of {least} or more, or more steps" if steps else "take a step or more"
-        raise InputError("strength", f"{strength} of {steps} steps leaves none to draw; {least}")
+        if not steps:
+            raise InputError("strength", "{} of {} steps leaves none to draw; take a step or more", strength, steps)
+        raise InputError(
+            "strength",
+            "{} of {} steps leaves none to draw; take a strength of {:g} or more, or more steps",
+            strength,
+            steps,
+            math.ceil(1000 / steps) / 1000,
+        )

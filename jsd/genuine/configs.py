@@ -61,8 +61,11 @@ def read_tokenizer(source: Path, text_config: dict[str, Any]) -> Tokenizer:
     """
     pieces, special = source / "spiece.model", source / "special_tokens_map.json"
     if not pieces.is_file():
-        advice = "stock diffusers does not save it, so copy it from the folder that the model was opened from"
-        raise WeightsError(f"{pieces}: missing; a Japanese model has a sentencepiece tokenizer ({advice})")
+        raise WeightsError(
+            "{}: missing; a Japanese model has a sentencepiece tokenizer (stock diffusers does not save it, so copy it "
+            "from the folder that the model was opened from)",
+            pieces,
+        )
     old = read_json(source / "tokenizer_config.json") | (read_json(special) if special.is_file() else {})
     if (source.parent / MANIFEST).is_file():
         tokenizer = Tokenizer.from_folder(source)
@@ -74,8 +77,11 @@ def read_tokenizer(source: Path, text_config: dict[str, Any]) -> Tokenizer:
     embeddings = text_config.get("vocab_size", 0)
     if tokenizer.vocabulary_size > embeddings:
         raise WeightsError(
-            f"{pieces}: has {tokenizer.vocabulary_size} tokens, but the text encoder has {embeddings} embeddings; "
-            "take the tokenizer that the model was trained with"
+            "{}: has {} tokens, but the text encoder has {} embeddings; take the tokenizer that the "
+            "model was trained with",
+            pieces,
+            tokenizer.vocabulary_size,
+            embeddings,
         )
     return tokenizer
 
@@ -113,7 +119,7 @@ def convert_scheduler(source: Path, target: Path) -> str:
         make_scheduler("DDIM", old)
         scheduler_class(**settings).save_pretrained(target)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"{file}: {error}") from error
+        raise WeightsError("{}: {}", file, error) from error
     try:
         make_scheduler(RECOMMENDED, old)
     except InputError:
@@ -128,7 +134,7 @@ def convert_image_processor(source: Path, target: Path) -> None:
     """
     file = source / "preprocessor_config.json"
     if not file.is_file():
-        raise WeightsError(f"{file}: missing; copy it, or take the safety checker, which needs it, away too")
+        raise WeightsError("{}: missing; copy it, or take the safety checker, which needs it, away too", file)
     old = read_json(file)
     settings = {key: old[key] for key in IMAGE_PROCESSOR if key in old}
     if isinstance(settings.get("size"), int):
@@ -138,4 +144,4 @@ def convert_image_processor(source: Path, target: Path) -> None:
     try:
         CLIPImageProcessorPil(**settings).save_pretrained(target)
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{file}: {error}") from error
+        raise WeightsError("{}: {}", file, error) from error

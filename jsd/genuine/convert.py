@@ -23,6 +23,7 @@ from jsd.errors import WeightsError
 from jsd.genuine.configs import convert_image_processor, convert_scheduler, convert_tokenizer
 from jsd.genuine.folder import LICENCES, new_folder, save_part, write_index, write_json, write_manifest
 from jsd.genuine.tensors import find_tensors, read_tensors
+from jsd.language import Text
 from jsd.manifest import MANIFEST, read_json
 from jsd.model import PARTS, read_part
 
@@ -31,13 +32,7 @@ CONVERTED = "converted from"  # how the source in the manifest begins if it is n
 POSITION_IDS = ("text_model.embeddings.position_ids", "vision_model.vision_model.embeddings.position_ids")
 # The settings that the README of 2022 recommends for this model.
 DEFAULTS = {"num_inference_steps": 50, "guidance_scale": 7.5}
-NO_FOLDER = "no such folder; python -m jsd weights pull fetches a repository from the hub, and converts it"
 NO_LICENCE = "none came with the source; ask where it came from"
-SINGLE = (
-    "a single file. An adapter in .safetensors needs no conversion (set JSD_LORA). Make a folder of a model in Python: "
-    "diffusers.StableDiffusionPipeline.from_single_file('{}', config='MODEL').save_pretrained('FOLDER'), where MODEL "
-    "is a folder of its layout and tokenizer; copy MODEL/tokenizer/spiece.model to FOLDER/tokenizer; convert FOLDER"
-)
 
 
 def convert(
@@ -59,15 +54,26 @@ def convert(
     text encoder, and if `folder` holds anything but a model. Raises `OSError` if the disk is full.
     """
     source, folder, dtype = Path(source), Path(folder), dtype or torch.float16
+    if source.is_file():
+        raise WeightsError(
+            "{}: a single file. An adapter in .safetensors needs no conversion (set JSD_LORA). Make a folder of a "
+            "model in Python: diffusers.StableDiffusionPipeline.from_single_file('{}', config='MODEL')"
+            ".save_pretrained('FOLDER'), where MODEL is a folder of its layout and tokenizer; copy "
+            "MODEL/tokenizer/spiece.model to FOLDER/tokenizer; convert FOLDER",
+            source,
+            source.name,
+        )
     if not source.is_dir():
-        raise WeightsError(f"{source}: {SINGLE.format(source.name) if source.is_file() else NO_FOLDER}")
+        raise WeightsError(
+            "{}: no such folder; python -m jsd weights pull fetches a repository from the hub, and converts it", source
+        )
     checked = (source / "safety_checker").is_dir()
     parts = [part for part in PARTS if checked or part != "safety_checker"]
     for part in parts:
         find_tensors(source / part)  # a missing file is reported before any work
     about = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
     with new_folder(folder) as work:
-        report("tokenizer, configs")
+        report(Text("tokenizer, configs"))
         text_config = read_json(source / "text_encoder" / "config.json")
         tokenizer = convert_tokenizer(source / "tokenizer", work / "tokenizer", text_config)
         sampler = convert_scheduler(source / "scheduler", work / "scheduler")
@@ -82,7 +88,7 @@ def convert(
         for file in licences:
             shutil.copyfile(file, work / file.name)
         write_index(work)
-        report("manifest")
+        report(Text("manifest"))
         names = ", ".join(file.name for file in licences)
         write_manifest(
             work,
@@ -120,7 +126,9 @@ def _convert_part(source: Path, target: Path, dtype: torch.dtype, settings: dict
     placed = sum(value.numel() for value in model.state_dict().values())
     if placed != numbers:
         kind = PARTS[part].__name__
-        raise WeightsError(f"{source}: the file holds {numbers} numbers, but a {kind} with this config has {placed}")
+        raise WeightsError(
+            "{}: the file holds {} numbers, but a {} with this config has {}", source, numbers, kind, placed
+        )
     save_part(model, target)
 
 
@@ -129,7 +137,7 @@ def _drop_position_ids(source: Path, tensors: dict[str, torch.Tensor]) -> None:
     for key in POSITION_IDS:
         ids = tensors.pop(key, None)
         if ids is not None and not torch.equal(ids.flatten(), torch.arange(ids.numel())):
-            raise WeightsError(f"{source}: {key} are not 0, 1, 2 ...; this is no CLIP model of Stable Diffusion")
+            raise WeightsError("{}: {} are not 0, 1, 2 ...; this is no CLIP model of Stable Diffusion", source, key)
 
 
 def _cast(source: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
@@ -140,4 +148,4 @@ def _cast(source: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype) ->
     for key, value in tensors.items():
         tensors[key] = (value.to(dtype) if value.is_floating_point() else value).contiguous()
         if not tensors[key].isfinite().all():
-            raise WeightsError(f"{source}: {key} holds numbers that are not finite in {dtype}; try --dtype fp32")
+            raise WeightsError("{}: {} holds numbers that are not finite in {}; try --dtype fp32", source, key, dtype)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from jsd.atomic import write_text
 from jsd.errors import WeightsError
+from jsd.language import Text
 from jsd.manifest import MANIFEST, check_defaults, model_files, read_json, sha256
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")  # the files of a model that go w
 def check_target(folder: Path) -> None:
     """Raises `WeightsError` if `folder` has files, but no manifest. Only a model or an empty folder may be replaced."""
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise WeightsError(f"{folder}: exists and is not a model folder; name a new folder, or a model to replace")
+        raise WeightsError("{}: exists and is not a model folder; name a new folder, or a model to replace", folder)
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(work, folder)
     except SafetensorError as error:
-        raise OSError(f"{folder}: can't be written ({error})") from error
+        raise OSError(Text("{}: can't be written ({})", folder, error)) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

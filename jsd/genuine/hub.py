@@ -27,6 +27,7 @@ from jsd.errors import HubError, WeightsError
 from jsd.genuine.convert import CONVERTED, convert
 from jsd.genuine.folder import LICENCES, check_target
 from jsd.genuine.tensors import TENSOR_FILES
+from jsd.language import Text
 from jsd.manifest import MANIFEST, read_json, sha256
 from jsd.model import PARTS
 
@@ -45,7 +46,7 @@ CONFIGS = (
     *LICENCES,
     "README.md",
 )
-AGAIN = "run the same command again to continue"
+AGAIN = Text("run the same command again to continue")
 
 
 def pull(
@@ -68,11 +69,13 @@ def pull(
     try:
         download, commit = _download(repository, folder, revision, token, report)
     except HFValidationError as error:
-        raise HubError(f"{repository}: not the name of a repository ({error}); an example is {GENUINE}") from None
+        raise HubError("{}: not the name of a repository ({}); an example is {}", repository, error, GENUINE) from None
     except (HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise _explain(repository, revision, error) from error
     except OSError as error:
-        raise HubError(f"{repository}: {error}; the files fetched so far are beside {folder}, {AGAIN}") from error
+        raise HubError(
+            "{}: {}; the files fetched so far are beside {}, {}", repository, error, folder, AGAIN
+        ) from error
     origin = f"{repository} at {commit}"
     convert(download, folder, dtype, name=repository.rpartition("/")[2], origin=origin, report=report)
     shutil.rmtree(download)
@@ -89,16 +92,17 @@ def _download(
     # The commit is in the name, so the files of two commits are never mixed.
     download = folder.with_name(f"{folder.name}.{about.sha[:12]}.download")
     check_space(folder, download, [sizes[name] for name in wanted])
-    report(f"{repository} at {about.sha}: {len(wanted)} files, {sum(sizes[name] for name in wanted) / 1e6:.0f} MB")
+    size = sum(sizes[name] for name in wanted) / 1e6
+    report(Text("{} at {}: {} files, {:.0f} MB", repository, about.sha, len(wanted), size))
     snapshot_download(
         repository, revision=about.sha, local_dir=download, token=token, allow_patterns=wanted, max_workers=2
     )
     for name in wanted:
         file = download / name
         if sizes[name] and file.stat().st_size != sizes[name]:
-            raise HubError(f"{file}: incomplete; remove the file, and {AGAIN}")
+            raise HubError("{}: incomplete; remove the file, and {}", file, AGAIN)
         if name in hashes and sha256(file) != hashes[name]:
-            raise HubError(f"{file}: its sha256 is not the one on the hub; remove the file, and {AGAIN}")
+            raise HubError("{}: its sha256 is not the one on the hub; remove the file, and {}", file, AGAIN)
     return download, about.sha
 
 
@@ -114,7 +118,7 @@ def choose(files: Sequence[str]) -> list[str]:
             continue
         found = next((f"{part}/{name}" for name in TENSOR_FILES if f"{part}/{name}" in files), None)
         if found is None:
-            raise HubError(f"the repository has no weights of {part} (none of {', '.join(TENSOR_FILES)})")
+            raise HubError("the repository has no weights of {} (none of {})", part, ", ".join(TENSOR_FILES))
         wanted.append(found)
     return wanted
 
@@ -126,7 +130,9 @@ def check_origin(folder: Path, repository: str) -> None:
     """
     origin = origin_of(folder)
     if origin is not None and origin.partition(" at ")[0] != repository and not origin.startswith(CONVERTED):
-        raise HubError(f"{folder}: is another model ({origin or 'not from the hub'}); name another folder with --to")
+        raise HubError(
+            "{}: is another model ({}); name another folder with --to", folder, origin or Text("not from the hub")
+        )
 
 
 def origin_of(folder: Path) -> str | None:
@@ -155,7 +161,9 @@ def check_space(folder: Path, download: Path, sizes: Sequence[int]) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        raise HubError(f"{folder}: {free / 1e9:.1f} GB are free there, {needed / 1e9:.1f} GB are needed; make room")
+        raise HubError(
+            "{}: {:.1f} GB are free there, {:.1f} GB are needed; make room", folder, free / 1e9, needed / 1e9
+        )
 
 
 def _explain(repository: str, revision: str | None, error: Exception) -> HubError:
@@ -164,20 +172,28 @@ def _explain(repository: str, revision: str | None, error: Exception) -> HubErro
     tokens = f"{constants.ENDPOINT}/settings/tokens"
     if isinstance(error, GatedRepoError):
         return HubError(
-            f"{repository}: its licence has to be accepted first. Visit {page}, log in, read the licence and tick the "
-            f"box to agree. Then make a token with read access at {tokens} and set HF_TOKEN (or pass --token)"
+            "{}: its licence has to be accepted first. Visit {}, log in, read the licence and tick the "
+            "box to agree. Then make a token with read access at {} and set HF_TOKEN (or pass --token)",
+            repository,
+            page,
+            tokens,
         )
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
-            f"{repository}: not found; check the name. If {page} is private, make a token that may read it at {tokens} "
-            "and set HF_TOKEN (or pass --token)"
+            "{}: not found; check the name. If {} is private, make a token that may read it at {} and "
+            "set HF_TOKEN (or pass --token)",
+            repository,
+            page,
+            tokens,
         )
     if isinstance(error, RevisionNotFoundError):
-        return HubError(f"{repository}: has no revision {revision}; {page}/commits lists them")
+        return HubError("{}: has no revision {}; {}/commits lists them", repository, revision, page)
     if constants.HF_HUB_OFFLINE:
-        return HubError(f"{repository}: can't be fetched, because HF_HUB_OFFLINE is set; unset it")
+        return HubError("{}: can't be fetched, because HF_HUB_OFFLINE is set; unset it", repository)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return HubError(f"{repository}: the token was refused ({status}); set HF_TOKEN to one that may read {page}")
+        return HubError(
+            "{}: the token was refused ({}); set HF_TOKEN to one that may read {}", repository, status, page
+        )
     line = str(error).partition("\n")[0]
-    return HubError(f"{repository}: the download broke off ({type(error).__name__}: {line}); {AGAIN}")
+    return HubError("{}: the download broke off ({}: {}); {}", repository, type(error).__name__, line, AGAIN)

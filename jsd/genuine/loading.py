@@ -22,6 +22,7 @@ from jsd.errors import InputError, WeightsError, shown
 from jsd.genuine import hub
 from jsd.genuine.configs import NOISE
 from jsd.genuine.tokenizer import PipelineTokenizer
+from jsd.language import Text
 from jsd.model import PARTS, stored_types
 from jsd.schedulers import check_model, check_noise, make_scheduler
 
@@ -40,7 +41,7 @@ def find(
     if Path(source).is_dir():
         return Path(source)
     if source.count("/") != 1:
-        raise WeightsError(f"{source}: neither a folder nor the name of a repository, such as {hub.GENUINE}")
+        raise WeightsError("{}: neither a folder nor the name of a repository, such as {}", source, hub.GENUINE)
     folder = manifest.ROOT / source.rpartition("/")[2]
     hub.check_origin(folder, source)
     origin = hub.origin_of(folder)
@@ -49,7 +50,7 @@ def find(
     if origin is not None and not again and (revision is None or origin.endswith(f" at {revision}")):
         return folder
     if local_files_only:
-        raise WeightsError(f"{source}: not in {folder}, and local_files_only forbids fetching it")
+        raise WeightsError("{}: not in {}, and local_files_only forbids fetching it", source, folder)
     hub.pull(source, folder, revision, token if isinstance(token, str) else None, report=print)
     return folder
 
@@ -64,7 +65,7 @@ def types_of(name: str, given: Any, folder: Path, variant: str | None = None) ->
     if unknown := by_part.keys() - NAMES - {"default"}:
         allowed = ", ".join(sorted(NAMES))
         raise InputError(
-            name, f"{shown(min(unknown, key=str))} is no part of a pipeline; allowed are default, {allowed}"
+            name, "{} is no part of a pipeline; allowed are default, {}", shown(min(unknown, key=str)), allowed
         )
     default = by_part.get("default")
     return {
@@ -84,8 +85,13 @@ def _type(name: str, given: Any, files: list[Path]) -> torch.dtype:
         return stored.pop() if len(stored) == 1 and None not in stored else torch.float32
     chosen = TYPES.get(given.removeprefix("torch.")) if isinstance(given, str) else given
     if chosen not in TYPES.values():
-        allowed = f"{', '.join(map(str, dict.fromkeys(TYPES.values())))}, their names, 'auto', or a dict of these"
-        raise InputError(name, f"{shown(given)} was given; allowed are {allowed} by part")
+        allowed = ", ".join(map(str, dict.fromkeys(TYPES.values())))
+        raise InputError(
+            name,
+            "{} was given; allowed are {}, their names, 'auto', or a dict of these by part",
+            shown(given),
+            allowed,
+        )
     return chosen
 
 
@@ -113,9 +119,13 @@ def device_of(device_map: Any) -> torch.device | None:
     try:
         return torch.empty(0, device=chosen).device
     except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
-        allowed = "allowed are 'balanced' and the devices of this machine, such as 'cpu'; all parts go to one"
-        reason = str(error).partition("\n")[0]
-        raise InputError("device_map", f"{shown(device_map)} was given ({reason}); {allowed}") from error
+        raise InputError(
+            "device_map",
+            "{} was given ({}); allowed are 'balanced' and the devices of this machine, such as 'cpu'; all parts go to "
+            "one",
+            shown(device_map),
+            str(error).partition("\n")[0],
+        ) from error
 
 
 def open_verified(
@@ -131,7 +141,7 @@ def open_verified(
     Raises `InputError` for a `variant` other than "fp16", and everything that `jsd.model.load` and `follow` raise.
     """
     if variant not in (None, "fp16"):
-        raise InputError("variant", f"{shown(variant)} was given; a model folder has none, so leave it out")
+        raise InputError("variant", "{} was given; a model folder has none, so leave it out", shown(variant))
     checked = parts.get("safety_checker", True) is not None and (folder / "safety_checker").is_dir()
     loaded = model.load(folder, dtype=types, safety_checker=checked)
     if scheduler is None:
@@ -159,7 +169,7 @@ def follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMix
     Raises `InputError` if the scheduler does not support one of them, or is none.
     """
     if isinstance(scheduler, type) or not hasattr(scheduler, "config"):
-        raise InputError("scheduler", f"{shown(scheduler)} was given; make one of diffusers, DDIMScheduler(...)")
+        raise InputError("scheduler", "{} was given; make one of diffusers, DDIMScheduler(...)", shown(scheduler))
     check_model(config)
     check_noise(type(scheduler).__name__, type(scheduler), config)
     wanted = {**USUAL_NOISE, **{key: config[key] for key in NOISE if config.get(key) is not None}}
@@ -170,5 +180,7 @@ def follow(scheduler: SchedulerMixin, config: Mapping[str, Any]) -> SchedulerMix
     if not differ:
         return scheduler
     settings = ", ".join(f"{key}={value!r}" for key, value in differ.items())
-    warnings.warn(f"{type(scheduler).__name__}: changed to {settings}, which this model was trained with", stacklevel=4)
+    warnings.warn(
+        Text("{}: changed to {}, which this model was trained with", type(scheduler).__name__, settings), stacklevel=4
+    )
     return type(scheduler).from_config(scheduler.config, **differ)

@@ -44,6 +44,7 @@ from jsd.genuine.loading import device_of, find, open_verified, types_of
 from jsd.genuine.saving import name_for_diffusers, save_pipeline
 from jsd.genuine.tokenizer import PipelineTokenizer
 from jsd.genuine.unverified import open_unverified
+from jsd.language import Text
 from jsd.manifest import MANIFEST
 from jsd.schedulers import LinearMultistepScheduler, LMSDiscreteScheduler, check_noise
 
@@ -120,11 +121,11 @@ class _Japanese:
         """
         unknown = set(parts) - set(inspect.signature(cls.__init__).parameters) - {"self"}
         if unknown:
-            raise TypeError(f"from_pretrained() has no argument {', '.join(sorted(unknown))}")
+            raise TypeError(Text("from_pretrained() has no argument {}", ", ".join(sorted(unknown))))
         if use_safetensors is False:
             raise InputError("use_safetensors", "False was given; nothing but safetensors is read, so leave it out")
         if proxies:
-            warnings.warn("proxies has no effect; set the environment variable HTTPS_PROXY", stacklevel=2)
+            warnings.warn(Text("proxies has no effect; set the environment variable HTTPS_PROXY"), stacklevel=2)
         source = str(pretrained_model_name_or_path)
         name, given = ("torch_dtype", torch_dtype) if dtype is None else ("dtype", dtype)
         types_of(name, given, Path(source))  # a wrong one is reported before anything is fetched
@@ -146,7 +147,9 @@ class _Japanese:
         without a manifest. Pickles are never written, whatever `safe_serialization` is.
         """
         if not safe_serialization:
-            warnings.warn("safe_serialization=False: safetensors are written all the same, no pickles", stacklevel=2)
+            warnings.warn(
+                Text("safe_serialization=False: safetensors are written all the same, no pickles"), stacklevel=2
+            )
         if isinstance(self.tokenizer, PipelineTokenizer):
             return save_pipeline(self, Path(save_directory), **options)
         super().save_pretrained(save_directory, **options)

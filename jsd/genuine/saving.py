@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from jsd.errors import InputError, WeightsError, shown
 from jsd.genuine.configs import NOISE
 from jsd.genuine.folder import LICENCES, new_folder, save_part, write_index, write_json, write_manifest
+from jsd.language import Text
 from jsd.manifest import MANIFEST, read_json
 from jsd.model import PARTS
 from jsd.schedulers import SCHEDULERS
@@ -30,11 +31,14 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, **options: Any) -> 
     """
     for name in ("variant", "push_to_hub", "use_flashpack"):
         if given := options.get(name):
-            raise InputError(name, f"{shown(given)} was given; leave it out, only plain safetensors are written")
+            raise InputError(name, "{} was given; leave it out, only plain safetensors are written", shown(given))
     if pipeline.tokenizer.added:
         tokens = shown(", ".join(pipeline.tokenizer.added))
-        advice = "call unload_textual_inversion() before"
-        raise WeightsError(f"the tokenizer has the added tokens {tokens}, which a model folder can't hold; {advice}")
+        raise WeightsError(
+            "the tokenizer has the added tokens {}, which a model folder can't hold; call unload_textual_inversion() "
+            "before",
+            tokens,
+        )
     opened = pipeline.config.get("_name_or_path")
     source = Path(opened) if opened and (Path(opened) / MANIFEST).is_file() else None
     about = read_json(source / MANIFEST) if source else {}
@@ -42,8 +46,11 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, **options: Any) -> 
     with new_folder(folder) as work:
         for part, model in parts.items():
             if any("lora_" in name or "_ip." in name for name in model.state_dict()):
-                advice = "call unload_lora_weights() (after fuse_lora(), to keep it) or unload_ip_adapter() before"
-                raise WeightsError(f"{part}: has an adapter, which a model folder can't hold; {advice}")
+                raise WeightsError(
+                    "{}: has an adapter, which a model folder can't hold; call unload_lora_weights() (after "
+                    "fuse_lora(), to keep it) or unload_ip_adapter() before",
+                    part,
+                )
             save_part(model, work / part)
         if "safety_checker" in parts:
             pipeline.feature_extractor.save_pretrained(work / "feature_extractor")
@@ -81,6 +88,6 @@ def _save_scheduler(scheduler: SchedulerMixin, folder: Path) -> str | None:
     for name, (here, arguments) in SCHEDULERS.items():
         if issubclass(here, kind) and all(scheduler.config.get(key) == value for key, value in arguments.items()):
             return name
-    text = f"no sampler here draws like this {kind.__name__}; pass scheduler= when you open the folder"
+    text = Text("no sampler here draws like this {}; pass scheduler= when you open the folder", kind.__name__)
     warnings.warn(text, stacklevel=4)
     return None

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from jsd.errors import WeightsError, shown
+from jsd.language import Text
 
 TENSOR_FILES = (  # the first one that exists is read
     "model.safetensors",
@@ -33,10 +34,13 @@ def find_tensors(part: Path) -> Path:
         if (part / name).is_file():
             return part / name
     if any(part.glob("*.index*.json")):
-        raise WeightsError(f"{part}: its weights are in several files; save it with max_shard_size='20GB'")
+        raise WeightsError("{}: its weights are in several files; save it with max_shard_size='20GB'", part)
     others = sorted(file.name for file in part.glob("*") if file.suffix in (".safetensors", ".bin"))
-    advice = f"rename the one you want: {', '.join(others)}" if others else "take a complete diffusers folder"
-    raise WeightsError(f"{part}: has none of {', '.join(TENSOR_FILES)}; {advice}")
+    if others:
+        advice = Text("rename the one you want: {}", ", ".join(others))
+    else:
+        advice = Text("take a complete diffusers folder")
+    raise WeightsError("{}: has none of {}; {}", part, ", ".join(TENSOR_FILES), advice)
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -52,14 +56,16 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{file}: refused, a pickle that does more than hold tensors ({_reason(error)})") from None
+        raise WeightsError(
+            "{}: refused, a pickle that does more than hold tensors ({})", file, _reason(error)
+        ) from None
     except Exception as error:
-        raise WeightsError(f"{file}: can't be read ({_reason(error)}); fetch the file again") from error
+        raise WeightsError("{}: can't be read ({}); fetch the file again", file, _reason(error)) from error
     if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
-        raise WeightsError(f"{file}: holds a {type(tensors).__name__}; it must hold tensors by name")
+        raise WeightsError("{}: holds a {}; it must hold tensors by name", file, type(tensors).__name__)
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
-            raise WeightsError(f"{file}: {shown(name)} is not a tensor; the file must hold nothing but tensors")
+            raise WeightsError("{}: {} is not a tensor; the file must hold nothing but tensors", file, shown(name))
     return tensors
 
 
@@ -71,7 +77,7 @@ def _check_beginning(file: Path) -> None:
     with file.open("rb") as opened:
         beginning = opened.read(2)
     if beginning != ZIP and beginning[:1] != PICKLE:
-        raise WeightsError(f"{file}: can't be read, because it begins with {beginning!r}; fetch the file again")
+        raise WeightsError("{}: can't be read, because it begins with {!r}; fetch the file again", file, beginning)
 
 
 def _reason(error: Exception) -> str:

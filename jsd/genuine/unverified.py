@@ -18,6 +18,7 @@ from jsd.errors import WeightsError, shown
 from jsd.genuine.configs import read_tokenizer
 from jsd.genuine.loading import NAMES, follow, weight_files
 from jsd.genuine.tokenizer import PipelineTokenizer
+from jsd.language import Text
 from jsd.manifest import MANIFEST, RESTORE, model_files, read_json
 from jsd.model import PARTS, check_config, read_part
 
@@ -41,8 +42,13 @@ def open_unverified(
     can't be read.
     """
     index = _check_unverified(folder, parts)
-    advice = "python -m jsd weights convert makes a model folder of it, which is verified"
-    warnings.warn(f"{folder}: has no {MANIFEST}, so nothing vouches for its files; {advice}", stacklevel=3)
+    warning = Text(
+        "{}: has no {}, so nothing vouches for its files; python -m jsd weights convert makes a model folder of it, "
+        "which is verified",
+        folder,
+        MANIFEST,
+    )
+    warnings.warn(warning, stacklevel=3)
     own: dict[str, Any] = {}
     if scheduler is not None:
         own["scheduler"] = follow(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
@@ -60,7 +66,7 @@ def open_unverified(
     try:
         pipeline = load(folder, **options, **given | dict.fromkeys(later))
     except Exception as error:
-        raise WeightsError(f"{folder}: diffusers can't open it: {error}") from error
+        raise WeightsError("{}: diffusers can't open it: {}", folder, error) from error
     pipeline.register_modules(**later)
     pipeline.scheduler = own.get("scheduler", pipeline.scheduler)  # this one, not a copy
     required = parts.get("requires_safety_checker", pipeline.safety_checker is not None)
@@ -77,13 +83,17 @@ def _check_unverified(folder: Path, given: Container[str]) -> dict[str, str]:
         files = model_files(folder)
         index = read_json(folder / "model_index.json")
     except WeightsError as error:
-        advice = "convert it first with python -m jsd weights convert"
-        raise WeightsError(f"{folder}: has no {MANIFEST}, and can't be opened as it is ({error}); {advice}") from error
+        raise WeightsError(
+            "{}: has no {}, and can't be opened as it is ({}); convert it first with python -m jsd weights convert",
+            folder,
+            MANIFEST,
+            error,
+        ) from error
     for file in (folder / path for path in files):
         if file.suffix.lower() == ".py":
-            raise WeightsError(f"{file}: code, which is never run; remove it")
+            raise WeightsError("{}: code, which is never run; remove it", file)
         if file.name.endswith("config.json") and "auto_map" in read_json(file):
-            raise WeightsError(f"{file}: names code (auto_map), which is never run; remove it")
+            raise WeightsError("{}: names code (auto_map), which is never run; remove it", file)
         if file.name == "config.json":
             check_config(file)
         if ".safetensors.index." in file.name:
@@ -92,12 +102,12 @@ def _check_unverified(folder: Path, given: Container[str]) -> dict[str, str]:
     for part, entry in found.items():
         if len(entry) != 2 or entry[0] not in (None, *LIBRARIES):
             allowed = ", ".join(LIBRARIES)
-            raise WeightsError(f"{folder}: {part} is of {shown(entry)}; only classes of {allowed} are used")
+            raise WeightsError("{}: {} is of {}; only classes of {} are used", folder, part, shown(entry), allowed)
     for part in (part for part, entry in found.items() if entry[0] and part in NAMES and part not in given):
         if not (folder / part).is_dir():
-            raise WeightsError(f"{folder / part}: missing; {RESTORE}")
+            raise WeightsError("{}: missing; {}", folder / part, RESTORE)
         if (folder / part / "model_index.json").exists():  # it may name classes of any origin
-            raise WeightsError(f"{folder / part}: a pipeline, where a part is wanted; {RESTORE}")
+            raise WeightsError("{}: a pipeline, where a part is wanted; {}", folder / part, RESTORE)
     return {part: name for part, (_, name) in found.items()}
 
 
@@ -106,4 +116,4 @@ def _check_shards(file: Path) -> None:
     shards = read_json(file).get("weight_map")
     for name in shards.values() if isinstance(shards, dict) else [shards]:
         if not (isinstance(name, str) and name.endswith(".safetensors") and "/" not in name and "\\" not in name):
-            raise WeightsError(f"{file}: names {shown(name)}; only safetensors beside it are read; {RESTORE}")
+            raise WeightsError("{}: names {}; only safetensors beside it are read; {}", file, shown(name), RESTORE)

@@ -73,8 +73,10 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:  # each writer has its own error for a full disk
         shutil.rmtree(work, ignore_errors=True)
         raise TrainingError(
-            f"{target}: can't be written ({first_line(error)}); make room on the disk, and run the command again: it "
-            "continues from the checkpoint before"
+            "{}: can't be written ({}); make room on the disk, and run the command again: it continues "
+            "from the checkpoint before",
+            target,
+            first_line(error),
         ) from error
     accelerator.wait_for_everyone()
 
@@ -97,8 +99,12 @@ def check_terms(checkpoint: Path, terms: dict[str, Any]) -> None:
     for key in sorted(before.keys() | terms.keys()):
         if before.get(key) != terms.get(key):
             raise TrainingError(
-                f"{checkpoint}: was begun with {key} {before.get(key)}, not {terms.get(key)}; use the same value, or "
-                "move away the checkpoints of this run, and of the runs that build on it, to begin again"
+                "{}: was begun with {} {}, not {}; use the same value, or move away the checkpoints of this "
+                "run, and of the runs that build on it, to begin again",
+                checkpoint,
+                key,
+                before.get(key),
+                terms.get(key),
             )
 
 
@@ -118,8 +124,11 @@ def _readable(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        advice = "delete this folder, and the run continues from the one before"
-        raise TrainingError(f"{checkpoint}: can't be read ({first_line(error)}); {advice}") from error
+        raise TrainingError(
+            "{}: can't be read ({}); delete this folder, and the run continues from the one before",
+            checkpoint,
+            first_line(error),
+        ) from error
 
 
 class Curve:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from jsd.atomic import named
 from jsd.errors import SampleError, TrainingError
+from jsd.language import Text, english
 from jsd.train.samples import caption_of, pixels_of
 from jsd.train.shards import Skipped, raw_samples
 
@@ -90,8 +91,12 @@ class Shards(IterableDataset):
         readers = self.processes * workers
         if len(self.urls) < readers:
             raise TrainingError(
-                f"{len(self.urls)} shards for {readers} readers ({self.processes} processes x {workers} workers); "
-                "split the data into more shards or use fewer workers"
+                "{} shards for {} readers ({} processes x {} workers); split the data into more shards or "
+                "use fewer workers",
+                len(self.urls),
+                readers,
+                self.processes,
+                workers,
             )
         return readers
 
@@ -115,8 +120,8 @@ class Shards(IterableDataset):
             elif start == Position(start.epoch):
                 barren += len(order)
             if barren >= MAX_BARREN * len(self.urls):
-                last = f"{noted[-1].url} {noted[-1].key}: {noted[-1].reason}" if noted else "none, the shards are empty"
-                raise TrainingError(f"not one good sample in {barren} shards; the last that was skipped: {last}")
+                last = noted[-1].told() if noted else Text("none, the shards are empty")
+                raise TrainingError("not one good sample in {} shards; the last that was skipped: {}", barren, last)
             start = Position(start.epoch + 1)
 
     def _epoch(
@@ -136,7 +141,7 @@ class Shards(IterableDataset):
                         caption = caption_of(raw)
                         pixels = pixels_of(raw, self.size, at if self.random_crop else 0.5)
                     except SampleError as error:
-                        skipped.append(Skipped(raw["__url__"], raw["__key__"], str(error)))
+                        skipped.append(Skipped(raw["__url__"], raw["__key__"], *error.args))
                         continue
                     yield Position(start.epoch, number, done), pixels, caption, raw["__key__"]
 
@@ -181,13 +186,18 @@ class Stream:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise TrainingError(f"a process that reads pictures has died ({error}); use fewer workers, or 0") from error
+            raise TrainingError(
+                "a process that reads pictures has died ({}); use fewer workers, or 0", error
+            ) from error
         self._given += 1
         self.data.positions[batch.reader] = batch.position
         self.skipped.update(item.reason for item in batch.skipped)
         if self.log and batch.skipped:
             with named(self.log), self.log.open("a", encoding="utf-8") as out:
-                out.writelines(json.dumps(vars(item), ensure_ascii=False) + "\n" for item in batch.skipped)
+                out.writelines(
+                    json.dumps(vars(item) | {"reason": english(item.reason)}, ensure_ascii=False) + "\n"
+                    for item in batch.skipped
+                )
         return batch
 
     def place(self) -> dict[str, Any]:
@@ -204,8 +214,10 @@ class Stream:
         """Continue from the places of all processes. Raises `TrainingError` if the number of readers has changed."""
         if places[0]["readers"] != self._readers:
             raise TrainingError(
-                f"the checkpoint was written with {places[0]['readers']} readers (processes x workers), now there are "
-                f"{self._readers}; use the same number again, or start a new run in another folder"
+                "the checkpoint was written with {} readers (processes x workers), now there are {}; use the "
+                "same number again, or start a new run in another folder",
+                places[0]["readers"],
+                self._readers,
             )
         # Only this process's readers: the positions of the others would be out of date in the next checkpoint.
         self.data.positions = {

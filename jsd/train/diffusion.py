@@ -37,8 +37,8 @@ class Denoiser(torch.nn.Module):
         super().__init__()
         if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
             raise TrainingError(
-                f"the scheduler's prediction_type is {shown(scheduler.config.prediction_type)}; "
-                "epsilon and v_prediction can be trained"
+                "the scheduler's prediction_type is {}; epsilon and v_prediction can be trained",
+                shown(scheduler.config.prediction_type),
             )
         self.text_encoder, self.unet = text_encoder, unet
         self.scheduler, self.min_snr = scheduler, min_snr

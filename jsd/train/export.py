@@ -14,6 +14,7 @@ import torch
 
 from jsd.errors import TrainingError, shown
 from jsd.genuine.folder import LICENCES, check_target, new_folder, save_part, write_index, write_manifest
+from jsd.language import Text
 from jsd.manifest import MANIFEST, PICKLES, read_json
 from jsd.train.checkpoints import find_checkpoints, load_average
 from jsd.train.options import check_folder, read_record
@@ -27,7 +28,7 @@ COPIED = ("vae", "scheduler", "safety_checker", "feature_extractor", "tokenizer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Export the averaged weights of the newest checkpoint of a run of train loop."
+    parser.description = Text("Export the averaged weights of the newest checkpoint of a run of train loop.")
     parser.add_argument("run_folder", type=Path, metavar="run", help="the --out of the run")
     parser.add_argument("folder", type=Path, help="where the model is written")
     parser.add_argument("--name", help="the name of the model; default: the name of the folder")
@@ -39,14 +40,14 @@ def run(arguments: argparse.Namespace) -> None:
     check_target(arguments.folder)
     run_file = arguments.run_folder / RUN_FILE
     if not run_file.is_file():
-        raise TrainingError(f"{run_file}: no such file; give the --out of a run of train loop")
+        raise TrainingError("{}: no such file; give the --out of a run of train loop", run_file)
     settings = read_record(run_file, "stage", "model", "tokenizer", "batch", "accumulate", "shards")
     stage, model = settings["stage"], Path(settings["model"])
     if stage not in STAGES:
-        raise TrainingError(f"{run_file}: its stage is {shown(stage)}; allowed are {', '.join(STAGES)}")
+        raise TrainingError("{}: its stage is {}; allowed are {}", run_file, shown(stage), ", ".join(STAGES))
     found = find_checkpoints(arguments.run_folder, stage)
     if not found:
-        raise TrainingError(f"{arguments.run_folder}: has no checkpoint of {stage} yet; train it first")
+        raise TrainingError("{}: has no checkpoint of {} yet; train it first", arguments.run_folder, stage)
     parts = load_parts(stage, model, Path(settings["tokenizer"]) if settings["tokenizer"] else None)
     put_average(parts, stage, found[-1])
     copied = {part: model / part for part in COPIED if (model / part).is_dir()}
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         about,
         [file for pattern in LICENCES for file in model.glob(pattern)],
     )
-    print(f"wrote {arguments.folder}: {stage} at step {step}")
+    print(Text("wrote {}: {} at step {}", arguments.folder, stage, step))
 
 
 def put_average(parts: Parts, stage: str, checkpoint: Path) -> None:
@@ -78,7 +79,9 @@ def put_average(parts: Parts, stage: str, checkpoint: Path) -> None:
     set_trained(both, STAGES[stage].trains)
     targets, values = trained(both), load_average(checkpoint)
     if [target.shape for target in targets] != [value.shape for value in values]:
-        raise TrainingError(f"{checkpoint}: holds weights of another model; the folder that the run began with changed")
+        raise TrainingError(
+            "{}: holds weights of another model; the folder that the run began with changed", checkpoint
+        )
     with torch.no_grad():
         for target, value in zip(targets, values, strict=True):
             target.copy_(value)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, TrainingError, shown
+from jsd.language import Text, english
 from jsd.train import filters
 from jsd.train.filters import ClipScore, Filter, Sample, filter_shard
 from jsd.train.options import check_folder, first_line, number, read_record, whole
@@ -31,16 +32,24 @@ REPORT = "report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = __doc__.split("\n")[0]
+    parser.description = Text("Filter webdataset shards before training.")
     add = parser.add_argument
     add("shards", help="a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
-    add("folder", type=Path, help=f"where the filtered shards and {REPORT} are written")
+    add("folder", type=Path, help=Text("where the filtered shards and {} are written", REPORT))
     add("--min-side", type=whole(0), metavar="PIXELS", help="drop pictures whose shorter side is smaller")
-    aspect = "drop pictures whose longer side is more than RATIO x shorter"
-    add("--max-aspect", type=number(1), metavar="RATIO", help=aspect)
+    add(
+        "--max-aspect",
+        type=number(1),
+        metavar="RATIO",
+        help="drop pictures whose longer side is more than RATIO x shorter",
+    )
     add("--language", metavar="CODE", help="keep only captions in this language, e.g. ja")
-    watermark = "drop pictures with a higher pwatermark (0 to 1) in the .json"
-    add("--max-watermark", type=number(0, 1), metavar="CHANCE", help=watermark)
+    add(
+        "--max-watermark",
+        type=number(0, 1),
+        metavar="CHANCE",
+        help="drop pictures with a higher pwatermark (0 to 1) in the .json",
+    )
     add("--min-similarity", type=number(), metavar="COSINE", help="drop pairs with a lower score")
     add("--clip", metavar="FOLDER", help="score with this CLIP-like model; default: similarity in the .json")
     add("--device", default="cpu", help="of the CLIP-like model, e.g. cuda (default: %(default)s)")
@@ -62,9 +71,11 @@ def run(arguments: argparse.Namespace) -> None:
     settings = {name: value for name, value in vars(arguments).items() if name not in ("shards", "folder", "run")}
     report = read_record(file, "settings", "shards") if file.exists() else {"settings": settings, "shards": {}}
     if report["settings"] != settings:
-        raise TrainingError(f"{file}: made with other filters ({report['settings']}); remove the folder or use another")
+        raise TrainingError(
+            "{}: made with other filters ({}); remove the folder or use another", file, report["settings"]
+        )
     rows = report["shards"]
-    for url in tqdm(urls, "shards"):
+    for url in tqdm(urls, Text("shards")):
         target = arguments.folder / Path(url).name
         if target.exists() and target.name in rows:
             continue
@@ -81,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 def read_shard(url: str) -> tuple[list[Sample], str]:
     """Return a shard's samples, and the reason why reading stopped before its end ("" if all of it was read)."""
     skipped: list[Skipped] = []
-    return [Sample(raw) for raw in raw_samples(url, skipped)], skipped[0].reason if skipped else ""
+    return [Sample(raw) for raw in raw_samples(url, skipped)], english(skipped[0].reason) if skipped else ""
 
 
 def write_shard(samples: Sequence[Sample], file: Path) -> None:
@@ -112,15 +123,22 @@ def _clip_score(folder: str, device: str) -> ClipScore:
     try:
         torch.empty(0, device=device)
     except Exception as error:
-        raise InputError("--device", f"{shown(device)} can't be used ({first_line(error)}); try cpu or cuda") from error
+        raise InputError(
+            "--device", "{} can't be used ({}); try cpu or cuda", shown(device), first_line(error)
+        ) from error
     picture = io.BytesIO()
     Image.new("RGB", (64, 64)).save(picture, "PNG")
     try:
         score = ClipScore(folder, device)
         score([Sample({"__key__": "trial", "png": picture.getvalue(), "txt": b"cat"})])
     except Exception as error:
-        wanted = "a folder with a CLIP-like transformers model, its tokenizer and its image processor is wanted"
-        raise InputError("--clip", f"{shown(folder)} can't score pictures ({first_line(error)}); {wanted}") from error
+        raise InputError(
+            "--clip",
+            "{} can't score pictures ({}); a folder with a CLIP-like transformers model, its tokenizer and its image "
+            "processor is wanted",
+            shown(folder),
+            first_line(error),
+        ) from error
     return score
 
 
@@ -129,19 +147,19 @@ def _check_names(urls: Sequence[str], pattern: str, folder: Path) -> None:
     names = [Path(url).name for url in urls]
     if len(set(names)) < len(names):
         twice = max(names, key=names.count)
-        raise TrainingError(f"{pattern}: several shards are called {twice}; filter them into separate folders")
+        raise TrainingError("{}: several shards are called {}; filter them into separate folders", pattern, twice)
     for url in urls:
         if Path(url).exists() and Path(url).resolve() == (folder / Path(url).name).resolve():
-            raise TrainingError(f"{folder}: holds the shards that are to be filtered; use another folder")
+            raise TrainingError("{}: holds the shards that are to be filtered; use another folder", folder)
 
 
 def _print_summary(rows: dict[str, dict[str, Any]], names: Sequence[str], file: Path) -> None:
     for name in names:
-        print(f"{name}: dropped {sum(len(row['dropped'].get(name, ())) for row in rows.values())}")
+        print(Text("{}: dropped {}", name, sum(len(row["dropped"].get(name, ())) for row in rows.values())))
     for reason, count in sum((Counter(row.get("unreadable", {})) for row in rows.values()), Counter()).items():
-        print(f"  not readable: {count} x {reason}")
+        print(Text("  not readable: {} x {}", count, Text(reason)))
     broken = [name for name, row in rows.items() if row["broken"]]
     if broken:
-        print(f"{len(broken)} shards could not be read to their end, {broken[0]} first")
+        print(Text("{} shards could not be read to their end, {} first", len(broken), broken[0]))
     total, kept = (sum(row[name] for row in rows.values()) for name in ("samples", "kept"))
-    print(f"kept {kept} of {total} samples; {file} names the others")
+    print(Text("kept {} of {} samples; {} names the others", kept, total, file))

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from jsd.errors import SampleError, TrainingError, shown
+from jsd.language import english
 from jsd.train.samples import caption_of, image_of
 
 KANA = re.compile(r"[ぁ-ゖァ-ヺー]")
@@ -77,11 +78,11 @@ def readable(samples: Sequence[Sample]) -> list[bool]:
 
 
 def defect(sample: Sample) -> str:
-    """Return why the picture or the caption of a sample can't be read, in a few words. "" if both can be read."""
+    """Return why the picture or the caption of a sample can't be read, in a few words of English. "" if both can be."""
     try:
         return "" if sample.caption and sample.size else "empty"
     except SampleError as error:
-        return str(error)
+        return english(error)
 
 
 def min_side(pixels: int) -> Filter:
@@ -120,7 +121,9 @@ def language(code: str) -> Filter:
         if code == "ja":
             return is_japanese(sample.caption)
         raise TrainingError(
-            f"language {shown(code)}: {sample.key} has no LANGUAGE in its .json; only ja is recognised by its letters"
+            "language {}: {} has no LANGUAGE in its .json; only ja is recognised by its letters",
+            shown(code),
+            sample.key,
         )
 
     return lambda samples: [keeps(sample) for sample in samples]
@@ -141,7 +144,9 @@ def min_similarity(least: float, score: Callable[[Sequence[Sample]], list[float]
         scores = [sample.number("similarity") for sample in samples]
         if None in scores:
             key = samples[scores.index(None)].key
-            raise TrainingError(f"similarity: {key} has none in its .json; name a model that scores it (--clip FOLDER)")
+            raise TrainingError(
+                "similarity: {} has none in its .json; name a model that scores it (--clip FOLDER)", key
+            )
         return scores
 
     return lambda samples: [value >= least for value in (score or stored)(samples)]

@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jsd.errors import SampleError, TrainingError
+from jsd.language import Text
 from jsd.train.samples import CAPTIONS, IMAGES, caption_of
 
 METADATA = "metadata.jsonl"
 REPEATED = re.compile(r"([0-9]{1,6})_(.*)", re.DOTALL)
-NEEDED = "each picture needs a caption: a .txt or .caption file of the same name, or a line in metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def find_pictures(folder: Path) -> tuple[list[Captioned], list[Path]]:
     read, and for a broken metadata.jsonl.
     """
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: {'not a' if folder.exists() else 'no such'} folder; name a folder of pictures")
+        wrong = Text("not a folder") if folder.exists() else Text("no such folder")
+        raise TrainingError("{}: {}; name a folder of pictures", folder, wrong)
     found, left = _read(folder)
     if not found:
         for below in list(left):
@@ -50,7 +51,7 @@ def find_pictures(folder: Path) -> tuple[list[Captioned], list[Path]]:
                 left = [path for path in left if path != below] + unread
     if not found:
         kinds = ", .".join(IMAGES)
-        raise TrainingError(f"{folder}: no pictures (.{kinds}) here, nor in folders with a name like 10_cat")
+        raise TrainingError("{}: no pictures (.{}) here, nor in folders with a name like 10_cat", folder, kinds)
     return found, left
 
 
@@ -76,7 +77,12 @@ def _read(folder: Path, repeats: int = 1, otherwise: str = "") -> tuple[list[Cap
         try:
             found.append(Captioned(picture, caption_of(sample), repeats))
         except SampleError as error:
-            raise TrainingError(f"{picture}: {error}; {NEEDED}") from None
+            raise TrainingError(
+                "{}: {}; each picture needs a caption: a .txt or .caption file of the same name, or a line in "
+                "metadata.jsonl",
+                picture,
+                error,
+            ) from None
     return found, [path for path in paths if path not in used]
 
 
@@ -89,11 +95,14 @@ def _metadata(file: Path) -> dict[str, bytes]:
         try:
             name = PurePosixPath(json.loads(line)["file_name"])
             if name.is_absolute() or ".." in name.parts:
-                raise ValueError("outside of the folder")
+                raise ValueError(Text("outside of the folder"))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrainingError(
-                f"{file}: line {number} is unreadable ({error!r}); a JSON object is wanted, with file_name (a picture "
-                "in this folder) and text (its caption)"
+                "{}: line {} is unreadable ({}); a JSON object is wanted, with file_name (a picture in "
+                "this folder) and text (its caption)",
+                file,
+                number,
+                repr(error),
             ) from None
         listed[name.as_posix()] = line
     return listed

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from jsd.atomic import atomic_file
 from jsd.errors import InputError, SampleError, TrainingError, shown
+from jsd.language import Text
 from jsd.model import cell_of
 from jsd.train.diffusion import Denoiser
 from jsd.train.folder import Captioned, find_pictures
@@ -41,19 +42,23 @@ MAX_RANK = 4096  # no layer of such a model has more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Train an adapter, and write it as one safetensors file."
+    parser.description = Text("Train an adapter, and write it as one safetensors file.")
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model to adapt")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="pictures and their captions")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors", help="where it is written")
-    size = "width and height in pixels; default: the model's native size"
-    parser.add_argument("--size", type=whole(most=MAX_SIDE), help=size)
-    rank = "of the adapter's matrices (default: %(default)s)"
-    parser.add_argument("--rank", type=whole(most=MAX_RANK), default=8, help=rank)
+    parser.add_argument(
+        "--size", type=whole(most=MAX_SIDE), help="width and height in pixels; default: the model's native size"
+    )
+    parser.add_argument(
+        "--rank", type=whole(most=MAX_RANK), default=8, help="of the adapter's matrices (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=whole(), default=500, help="default: %(default)s")
-    batch = "pictures per step (default: %(default)s)"
-    parser.add_argument("--batch", type=whole(most=MAX_BATCH), default=4, help=batch)
-    lr = "the peak of the learning rate (default: %(default)s)"
-    parser.add_argument("--lr", type=number(positive=True), default=1e-3, help=lr)
+    parser.add_argument(
+        "--batch", type=whole(most=MAX_BATCH), default=4, help="pictures per step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lr", type=number(positive=True), default=1e-3, help="the peak of the learning rate (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, help="default: %(default)s")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
@@ -64,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises `InputError` for a wrong option, and the errors of `load_parts`, `find_pictures` and `read_pixels`.
     """
     if arguments.to.suffix != ".safetensors":
-        raise InputError("--to", f"{shown(str(arguments.to))} was given; a name ending in .safetensors is wanted")
+        raise InputError("--to", "{} was given; a name ending in .safetensors is wanted", shown(str(arguments.to)))
     check_file("--to", arguments.to)
     found, left = find_pictures(arguments.images)
     accelerator = make_accelerator(arguments.cpu)
@@ -72,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     size = arguments.size or _native_size(parts)
     check_size(size, cell_of(parts.vae))
     _tell(found, left)
-    with memory_explained("use a smaller --batch or --size"):
+    with memory_explained(Text("use a smaller --batch or --size")):
         _train(arguments, accelerator, parts, found, size)
 
 
@@ -108,10 +113,10 @@ def _train(
             StableDiffusionPipeline.save_lora_weights(part.parent, unet_lora_layers=layers, weight_name=part.name)
     except SafetensorError as error:
         raise TrainingError(
-            f"{arguments.to}: can't be written ({error}); make room, and run the command again"
+            "{}: can't be written ({}); make room, and run the command again", arguments.to, error
         ) from error
     shutil.rmtree(work)
-    print(f"wrote {arguments.to}; JSD_LORA={arguments.to} uses it")
+    print(Text("wrote {}; JSD_LORA={} uses it", arguments.to, arguments.to))
 
 
 def read_pixels(files: Sequence[Path], size: int) -> torch.Tensor:
@@ -121,7 +126,7 @@ def read_pixels(files: Sequence[Path], size: int) -> torch.Tensor:
         try:
             pixels.append(pixels_of({file.suffix.lower().removeprefix("."): file.read_bytes()}, size))
         except SampleError as error:
-            raise TrainingError(f"{file}: {error}; a whole png, jpeg or webp picture is wanted") from None
+            raise TrainingError("{}: {}; a whole png, jpeg or webp picture is wanted", file, error) from None
     return torch.stack(pixels)
 
 
@@ -137,14 +142,16 @@ def _native_size(parts: Parts) -> int:
     """Return a model's native size in pixels. Raises `InputError` if its config has no single number."""
     size = parts.unet.config.sample_size
     if not isinstance(size, int):
-        raise InputError("--size", f"the model's own size is {shown(size)}; give the width and height in pixels")
+        raise InputError("--size", "the model's own size is {}; give the width and height in pixels", shown(size))
     return size * cell_of(parts.vae)
 
 
 def _tell(found: Sequence[Captioned], left: Sequence[Path]) -> None:
     """Print how many pictures are read, and which files are not."""
     seen = sum(picture.repeats for picture in found)
-    print(f"{len(found)} pictures" + (f", {seen} with repeats" if seen != len(found) else ""))
+    count = len(found)
+    print(Text("{} pictures", count) if seen == count else Text("{} pictures, {} with repeats", count, seen))
     if left:
         names = ", ".join(shown(path.name) for path in left[:10])
-        print(f"not read: {names}" + (f" and {len(left) - 10} more" if len(left) > 10 else ""))
+        more = len(left) - 10
+        print(Text("not read: {} and {} more", names, more) if more > 0 else Text("not read: {}", names))

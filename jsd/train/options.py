@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jsd.errors import InputError, TrainingError, shown
+from jsd.language import Text
 
 MAX_STEPS = 1_000_000_000
 MAX_BATCH = 100_000
@@ -30,7 +31,7 @@ def whole(least: int = 1, most: int = MAX_STEPS) -> Callable[[str], int]:
         value = int(digits) if digits.isdecimal() and len(digits) <= 20 else -1
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(
-                f"{shown(text)} was given; a whole number from {least} to {most} is wanted"
+                Text("{} was given; a whole number from {} to {} is wanted", shown(text), least, most)
             )
         return value
 
@@ -39,8 +40,12 @@ def whole(least: int = 1, most: int = MAX_STEPS) -> Callable[[str], int]:
 
 def number(least: float = -math.inf, most: float = math.inf, positive: bool = False) -> Callable[[str], float]:
     """Return an argparse type that reads a finite number from `least` to `most`. With `positive` it must be over 0."""
-    limits = [f"from {least:g}"] if least > -math.inf else ["over 0"] if positive else []
-    wanted = " ".join(["a number", *limits, *([f"to {most:g}"] if most < math.inf else [])])
+    if positive:
+        wanted = Text("a number over 0")
+    elif most < math.inf:
+        wanted = Text("a number from {:g} to {:g}", least, most)
+    else:
+        wanted = Text("a number from {:g}", least) if least > -math.inf else Text("a number")
 
     def parse(text: str) -> float:
         try:
@@ -48,7 +53,7 @@ def number(least: float = -math.inf, most: float = math.inf, positive: bool = Fa
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and least <= value <= most and (value > 0 or not positive)):
-            raise argparse.ArgumentTypeError(f"{shown(text)} was given; {wanted} is wanted")
+            raise argparse.ArgumentTypeError(Text("{} was given; {} is wanted", shown(text), wanted))
         return value
 
     return parse
@@ -65,15 +70,15 @@ def check_folder(option: str, folder: Path) -> None:
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise InputError(option, f"{_shown(folder)} was given, but {_shown(there)} is a file; name a folder")
+        raise InputError(option, "{} was given, but {} is a file; name a folder", _shown(folder), _shown(there))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(option, f"{_shown(there)} can't be written to; name another folder, or change its rights")
+        raise InputError(option, "{} can't be written to; name another folder, or change its rights", _shown(there))
 
 
 def check_file(option: str, file: Path) -> None:
     """Check that a result can be written to a file. Raises `InputError` if it is a folder, or as `check_folder`."""
     if file.is_dir():
-        raise InputError(option, f"{_shown(file)} is a folder; name a file")
+        raise InputError(option, "{} is a folder; name a file", _shown(file))
     check_folder(option, file.absolute().parent)
 
 
@@ -82,9 +87,11 @@ def read_lines(option: str, file: Path) -> list[str]:
     try:
         text = file.read_text("utf-8-sig")  # Windows begins a file with a byte order mark
     except OSError as error:
-        raise InputError(option, f"{_shown(file)} can't be read ({error.strerror}); name a text file") from None
+        raise InputError(
+            option, "{} can't be read ({}); name a text file", _shown(file), Text(error.strerror)
+        ) from None
     except UnicodeDecodeError as error:
-        raise InputError(option, f"{_shown(file)} is not UTF-8 ({error}); save it as UTF-8") from None
+        raise InputError(option, "{} is not UTF-8 ({}); save it as UTF-8", _shown(file), error) from None
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -95,13 +102,15 @@ def read_record(file: Path, *wanted: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(file.read_text("utf-8"))
-        problem = "" if isinstance(value, dict) and set(wanted) <= value.keys() else f"has no {', '.join(wanted)}"
+        problem = (
+            "" if isinstance(value, dict) and set(wanted) <= value.keys() else Text("has no {}", ", ".join(wanted))
+        )
     except FileNotFoundError:
-        problem = "no such file"
+        problem = Text("no such file")
     except (OSError, ValueError, RecursionError) as error:
-        problem = f"unreadable ({error})"
+        problem = Text("unreadable ({})", error)
     if problem:
-        raise TrainingError(f"{file}: {problem}; delete the folder that it is in, and run what wrote it again")
+        raise TrainingError("{}: {}; delete the folder that it is in, and run what wrote it again", file, problem)
     return value
 
 
@@ -117,5 +126,5 @@ def memory_explained(advice: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:  # of which torch's OutOfMemoryError is one
         if isinstance(error, MemoryError) or any(word in str(error) for word in ("allocate memory", "out of memory")):
-            raise TrainingError(f"out of memory; {advice}") from error
+            raise TrainingError("out of memory; {}", advice) from error
         raise

@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from jsd.adapters import Adapters
 from jsd.errors import InputError, WeightsError, shown
+from jsd.language import Text
 from jsd.manifest import MANIFEST, RESTORE, read_json, verify
 from jsd.model import Components, check_parts_match, read_part
 from jsd.request import Defaults
@@ -43,11 +44,15 @@ def load_parts(stage: str, model: Path, tokenizer_folder: Path | None) -> Parts:
     """
     fresh = STAGES[stage].fresh_text
     if tokenizer_folder and not fresh:
-        raise InputError("--tokenizer", f"{stage} keeps the text encoder of {model}, and its tokenizer; leave it out")
+        raise InputError(
+            "--tokenizer", "{} keeps the text encoder of {}, and its tokenizer; leave it out", stage, model
+        )
     if (model / MANIFEST).is_file():
         verify(model)
     if not model.is_dir():
-        raise InputError("--model", f"{shown(str(model))} is no folder; name a model folder in the layout of diffusers")
+        raise InputError(
+            "--model", "{} is no folder; name a model folder in the layout of diffusers", shown(str(model))
+        )
     tokenizer = Tokenizer.from_folder(tokenizer_folder or model / "tokenizer")
     if fresh:
         torch.manual_seed(0)
@@ -69,7 +74,7 @@ def _named(file: Path) -> Iterator[dict[str, Any]]:
     try:
         yield config
     except Exception as error:
-        raise WeightsError(f"{file}: can't be used ({first_line(error)}); {RESTORE}") from error
+        raise WeightsError("{}: can't be used ({}); {}", file, first_line(error), RESTORE) from error
 
 
 def in_training(parts: Parts, defaults: Defaults) -> Components:
@@ -94,5 +99,10 @@ def check_size(size: int, cell: int) -> None:
     """Raise `InputError` if `size` pixels are no multiple of a model's latent cell (the VAE's downsampling factor)."""
     if size % cell:
         near = [str(side) for side in (size // cell * cell, (size // cell + 1) * cell) if side]
-        message = f"{size} was given; this model is trained on multiples of {cell}, so give {' or '.join(near)}"
-        raise InputError("--size", message)
+        raise InputError(
+            "--size",
+            "{} was given; this model is trained on multiples of {}, so give {}",
+            size,
+            cell,
+            Text("{} or {}", *near) if len(near) > 1 else near[0],
+        )

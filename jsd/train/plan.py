@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jsd.language import Text
 from jsd.train import muon
 
 
@@ -69,7 +70,7 @@ def make_optimizer(model: torch.nn.Module, plan: Plan, groups: list[dict] | None
         groups = groups or [{"params": trained(model), "lr_scale": 1.0}]
         return torch.optim.AdamW(groups, plan.lr, fused=True, **settings)
     if groups:
-        raise ValueError("Muon makes its own groups of parameters; give either `groups` or `plan.muon`")
+        raise ValueError(Text("Muon makes its own groups of parameters; give either `groups` or `plan.muon`"))
     hidden, others = muon.split(model)
     groups = [{"params": hidden, "muon": True}, {"params": others}]
     return muon.MuonWithAdamW([group for group in groups if group["params"]], plan.lr, **settings)

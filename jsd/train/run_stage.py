@@ -25,6 +25,7 @@ from jsd import sampling
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import InputError, TrainingError, shown
 from jsd.images import sheet
+from jsd.language import Text
 from jsd.model import cell_of
 from jsd.request import Defaults, Request
 from jsd.train.checkpoints import find_checkpoints
@@ -56,7 +57,7 @@ PROMPTS = ("猫の肖像画 油絵", "サラリーマン 油絵", "富士山", "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = __doc__
+    parser.description = Text(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--stage", choices=list(STAGES), required=True, help="see docs/training.md")
@@ -66,21 +67,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="where checkpoints, curve and samples are written")
     add("--steps", type=whole(), required=True, help="of the whole run")
     add("--batch", type=whole(most=MAX_BATCH), default=8, help="pictures per process and batch (default: %(default)s)")
-    accumulate = "batches per process and step (default: %(default)s)"
-    add("--accumulate", type=whole(most=MAX_BATCH), default=1, help=accumulate)
+    add(
+        "--accumulate",
+        type=whole(most=MAX_BATCH),
+        default=1,
+        help="batches per process and step (default: %(default)s)",
+    )
     add("--size", type=whole(most=MAX_SIDE), default=512, help="width and height in pixels (default: %(default)s)")
-    lr = "the peak of the learning rate; the default depends on the stage"
-    add("--lr", type=number(positive=True), help=lr)
+    add("--lr", type=number(positive=True), help="the peak of the learning rate; the default depends on the stage")
     add("--warmup", type=whole(0), default=500, help="steps until the peak of the learning rate (default: %(default)s)")
     add("--muon", type=number(positive=True), help="train matrices with Muon, at this peak of its learning rate")
-    dropout = "the share of captions left out, for guidance, 0 to 1 (default: %(default)s)"
-    add("--dropout", type=number(0, 1), default=0.1, help=dropout)
+    add(
+        "--dropout",
+        type=number(0, 1),
+        default=0.1,
+        help="the share of captions left out, for guidance, 0 to 1 (default: %(default)s)",
+    )
     add("--min-snr", type=number(positive=True), help="gamma of min-SNR weighting, e.g. 5; default: no weighting")
-    ema = "the largest decay of the averaged weights, 0 to 1 (default: %(default)s)"
-    add("--ema", type=number(0, 1), default=0.9999, help=ema)
+    add(
+        "--ema",
+        type=number(0, 1),
+        default=0.9999,
+        help="the largest decay of the averaged weights, 0 to 1 (default: %(default)s)",
+    )
     add("--seed", type=whole(0, MAX_SEED), default=0, help="default: %(default)s")
-    workers = "processes that read pictures, per training process; 0: the training process (default: %(default)s)"
-    add("--workers", type=whole(0), default=4, help=workers)
+    add(
+        "--workers",
+        type=whole(0),
+        default=4,
+        help="processes that read pictures, per training process; 0: the training process (default: %(default)s)",
+    )
     add("--save-every", type=whole(), default=1000, help="steps between checkpoints (default: %(default)s)")
     add("--random-crop", action="store_true", help="crop at a random place; default: the middle")
     add("--gradient-checkpointing", action="store_true", help="use less memory and a third more time")
@@ -108,8 +124,9 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             Request(prompt).resolve(_defaults(parts, arguments.size))
         except InputError as error:
-            message = f"{shown(prompt)} can't be drawn ({error}); change the file, or name an empty one"
-            raise InputError("--prompts", message) from None
+            raise InputError(
+                "--prompts", "{} can't be drawn ({}); change the file, or name an empty one", shown(prompt), error
+            ) from None
     shards = Shards(
         urls,
         arguments.size,
@@ -136,7 +153,7 @@ def run(arguments: argparse.Namespace) -> None:
         if prompts:
             draw_samples(parts, prompts, arguments.size, arguments.out / f"sample-{step:07d}.png")
 
-    with memory_explained("use a smaller --batch with more --accumulate, or --gradient-checkpointing"):
+    with memory_explained(Text("use a smaller --batch with more --accumulate, or --gradient-checkpointing")):
         train_stage(
             arguments.stage,
             parts.text_encoder,
@@ -154,7 +171,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     skipped = sum((Counter(counts) for counts in gather_object([dict(stream.skipped)])), Counter())
     if skipped and accelerator.is_main_process:
-        print("skipped, by reason:", dict(skipped))
+        print(Text("skipped, by reason:"), dict(skipped))
     accelerator.end_training()
 
 
@@ -166,8 +183,11 @@ def check_same_run(out: Path, stage: str, settings: dict[str, Any]) -> None:
     for name in SAME:
         if before.get(name) != settings[name]:
             raise TrainingError(
-                f"{out}: was begun with {name} {before.get(name)!r}, not {settings[name]!r}; use the same value, or "
-                "another --out"
+                "{}: was begun with {} {!r}, not {!r}; use the same value, or another --out",
+                out,
+                name,
+                before.get(name),
+                settings[name],
             )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jsd.errors import PictureError, SampleError
 from jsd.images import crop_to, read_picture
+from jsd.language import Text
 from jsd.vae import to_tensor
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -29,7 +30,7 @@ def caption_of(sample: dict[str, Any]) -> str:
     """
     kind = next((kind for kind in CAPTIONS if kind in sample), None)
     if kind is None:
-        raise SampleError(f"no caption{_apart(sample)}")
+        raise SampleError("no caption{}", _apart(sample))
     try:
         # Windows begins a text file with a byte order mark.
         text = _caption_in(sample[kind]) if kind == "json" else sample[kind].decode("utf-8-sig")
@@ -45,9 +46,11 @@ def caption_of(sample: dict[str, Any]) -> str:
 def _apart(sample: dict[str, Any]) -> str:
     """Return why a part of a raw sample may be missing from it, as the end of a reason. "" if nothing tells why."""
     if any("." in kind for kind in sample):
-        return " (a dot in its name: webdataset ends a name at the first dot; rename the files)"
+        return Text(" (a dot in its name: webdataset ends a name at the first dot; rename the files)")
     if sample.get(NAMES, {}).get(sample.get("__key__"), 0) > 1:
-        return " (the shard is not sorted: the files of a sample have to follow each other; tar --sort=name does it)"
+        return Text(
+            " (the shard is not sorted: the files of a sample have to follow each other; tar --sort=name does it)"
+        )
     return ""
 
 
@@ -71,11 +74,11 @@ def image_of(sample: dict[str, Any]) -> Image.Image:
     """Decode the picture of a raw sample: RGB, upright, transparency on white. Raises `SampleError` if it can't."""
     data = next((sample[kind] for kind in IMAGES if kind in sample), None)
     if data is None:
-        raise SampleError(f"picture: none{_apart(sample)}")
+        raise SampleError("picture: none{}", _apart(sample))
     try:
         return read_picture(io.BytesIO(data))
     except PictureError as error:
-        raise SampleError(f"picture: {error}") from None
+        raise SampleError("picture: {}", error) from None
 
 
 def pixels_of(sample: dict[str, Any], size: int, at: float = 0.5) -> torch.Tensor:

@@ -19,16 +19,23 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tarfile_samples
 
 from jsd.errors import TrainingError
+from jsd.language import Text
 from jsd.train.samples import NAMES
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Names a sample, or the unreadable rest of a shard (`key` is ""), that was left out in the first epoch."""
+    """Names a sample, or the unreadable rest of a shard (`key` is ""), that was left out in the first epoch. `reason`
+    is for people. Files have it in English.
+    """
 
     url: str
     key: str
-    reason: str
+    reason: Text
+
+    def told(self) -> Text:
+        """Return all of it as one line for people."""
+        return Text("{} {}: {}", self.url, self.key, self.reason)
 
 
 def find_shards(pattern: str) -> list[str]:
@@ -38,18 +45,18 @@ def find_shards(pattern: str) -> list[str]:
     `TrainingError` for a folder without *.tar, and for a pattern of which not one file exists. (A reader reports single
     files that are missing. URLs are not checked.)
     """
-    folder, wanted = Path(pattern), "name a folder of *.tar, or a pattern such as data/{00000..00099}.tar"
+    folder, wanted = Path(pattern), Text("name a folder of *.tar, or a pattern such as data/{00000..00099}.tar")
     if folder.is_dir():
         urls = sorted(str(path) for path in folder.glob("[!.]*.tar"))
         if not urls:
-            raise TrainingError(f"{pattern}: no *.tar in this folder; {wanted}")
+            raise TrainingError("{}: no *.tar in this folder; {}", pattern, wanted)
         return urls
     try:
         urls = expand_urls(pattern)
     except (ValueError, AssertionError) as error:  # the latter for a missing environment variable WDS_NAME
-        raise TrainingError(f"{pattern}: not a pattern of files ({error}); {wanted}") from None
+        raise TrainingError("{}: not a pattern of files ({}); {}", pattern, error, wanted) from None
     if not any(urlsplit(url).scheme or Path(url).is_file() for url in urls):
-        raise TrainingError(f"{pattern}: no such file; {wanted}")
+        raise TrainingError("{}: no such file; {}", pattern, wanted)
     return urls
 
 
@@ -60,7 +67,7 @@ def raw_samples(url: str, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
     """
 
     def note(error: Exception) -> bool:
-        skipped.append(Skipped(url, "", f"rest of the shard unreadable ({_in_words(error)})"))
+        skipped.append(Skipped(url, "", Text("rest of the shard unreadable ({})", _in_words(error))))
         return False
 
     names: Counter[str] = Counter()
@@ -72,9 +79,9 @@ def raw_samples(url: str, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
 def _in_words(error: Exception) -> str:
     """Return why a shard can't be read on, in a few words."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return Text(error.strerror)
     if isinstance(error, tarfile.TarError | EOFError | zlib.error | lzma.LZMAError):
-        return "not a whole tar file"
+        return Text("not a whole tar file")
     if isinstance(error, ValueError) and "duplicate file name" in str(error):
-        return "two files of the same name"
+        return Text("two files of the same name")
     return type(error).__name__

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from jsd.atomic import atomic_file, write_text
 from jsd.errors import SampleError, TrainingError
+from jsd.language import Text
 from jsd.tokenizer import LONGEST, Tokenizer
 from jsd.train.options import check_folder, number, whole
 from jsd.train.samples import caption_of
@@ -29,7 +30,7 @@ EDGE = "\ue000"  # a private-use character. No piece crosses the places of a tra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Train a tokenizer on nine tenths of the captions, and measure it on the rest."
+    parser.description = Text("Train a tokenizer on nine tenths of the captions, and measure it on the rest.")
     parser.add_argument("captions", nargs="+", help="text files with one caption per line, or webdataset shards")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the tokenizer is written")
     parser.add_argument(
@@ -69,15 +70,23 @@ def run(arguments: argparse.Namespace) -> None:
     for text in itertools.islice(found, arguments.count):
         (held_out if rng.random() < 0.1 else known).append(text)
     if skipped:
-        print("skipped, by reason:", dict(Counter(item.reason for item in skipped)))
+        print(Text("skipped, by reason:"), dict(Counter(item.reason for item in skipped)))
     if not known or not held_out:
         count = len(known) + len(held_out)
-        raise TrainingError(f"{', '.join(arguments.captions)}: {count} captions are too few; use at least 50")
+        raise TrainingError("{}: {} captions are too few; use at least 50", ", ".join(arguments.captions), count)
     train_tokenizer(known, arguments.to, arguments.vocab_size, arguments.max_length, arguments.character_coverage)
     figures = measure(Tokenizer.from_folder(arguments.to), held_out)
     print(
-        f"wrote {arguments.to}: on {len(held_out)} held-out captions {figures['tokens']:.1f} tokens per caption, "
-        f"{figures['unknown']:.3%} of them unknown, {figures['cut']:.2%} of captions cut at {arguments.max_length}"
+        Text(
+            "wrote {}: on {} held-out captions {:.1f} tokens per caption, {:.3%} of them unknown, {:.2%} "
+            "of captions cut at {}",
+            arguments.to,
+            len(held_out),
+            figures["tokens"],
+            figures["unknown"],
+            figures["cut"],
+            arguments.max_length,
+        )
     )
 
 
@@ -121,9 +130,12 @@ def train_tokenizer(
     except (RuntimeError, ValueError) as error:
         reason = str(error)
         if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", reason):
-            reason = f"the characters of these captions need {least[1]}; use more (--vocab-size), or fewer characters "
-            reason += "(--character-coverage)"
-        raise TrainingError(f"{folder}: a tokenizer of {vocab_size} tokens can't be trained: {reason}") from error
+            reason = Text(
+                "the characters of these captions need {}; use more (--vocab-size), or fewer characters "
+                "(--character-coverage)",
+                least[1],
+            )
+        raise TrainingError("{}: a tokenizer of {} tokens can't be trained: {}", folder, vocab_size, reason) from error
     config = {
         "tokenizer_class": "T5Tokenizer",
         "model_max_length": max_length,
@@ -149,14 +161,14 @@ def captions(source: str, skipped: list[Skipped]) -> Iterator[str]:
             try:
                 yield from (line.strip() for line in lines if line.strip())
             except UnicodeDecodeError as error:
-                raise TrainingError(f"{source}: not UTF-8 ({error}); convert the file") from error
+                raise TrainingError("{}: not UTF-8 ({}); convert the file", source, error) from error
         return
-    for url in tqdm(find_shards(source), "shards"):
+    for url in tqdm(find_shards(source), Text("shards")):
         for sample in raw_samples(url, skipped):
             try:
                 yield caption_of(sample)
             except SampleError as error:
-                skipped.append(Skipped(url, sample["__key__"], str(error)))
+                skipped.append(Skipped(url, sample["__key__"], *error.args))
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:

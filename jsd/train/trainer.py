@@ -25,6 +25,7 @@ from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from jsd.errors import SettingError, TrainingError, shown
+from jsd.language import Text
 from jsd.train.checkpoints import Curve, Data, check_terms, find_checkpoints, load_checkpoint, save_checkpoint
 from jsd.train.memory import keep_freed_memory
 from jsd.train.plan import Plan, make_optimizer, set_trained, trained
@@ -53,7 +54,7 @@ def make_accelerator(cpu: bool = False, bf16_on_cpu: bool = True, **settings: An
     try:
         return Accelerator(mixed_precision=precision, cpu=cpu, **settings)
     except (ValueError, ImportError) as error:
-        raise SettingError(f"{PRECISION}: {shown(precision)} can't be used ({error}); try bf16 or no") from error
+        raise SettingError("{}: {} can't be used ({}); try bf16 or no", PRECISION, shown(precision), error) from error
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ def train(
     parameters are split over processes (FSDP, DeepSpeed).
     """
     if accelerator.distributed_type not in (DistributedType.NO, *REPLICATED):
-        raise TrainingError(f"{accelerator.distributed_type}: the averaged weights can't be kept with it yet; use DDP")
+        raise TrainingError("{}: the averaged weights can't be kept with it yet; use DDP", accelerator.distributed_type)
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(model, plan, groups)
@@ -127,7 +128,9 @@ def train(
             # To read a value, the CPU waits for the GPU. Then neither can work ahead.
             if save or log or accelerator.device.type == "cpu":
                 # With fp16 a gradient may overflow. Accelerate's scaler leaves such a step out.
-                checked = {"loss": loss} if accelerator.scaler else {"loss": loss, "gradient's norm": norm}
+                checked = (
+                    {Text("loss"): loss} if accelerator.scaler else {Text("loss"): loss, Text("gradient's norm"): norm}
+                )
                 _check(name, folder, step, checked, figures)
             optimizer.step()
             optimizer.zero_grad()
@@ -165,10 +168,15 @@ def _check(name: str, folder: Path, step: int, checked: Mapping[str, Any], figur
     """Raise `TrainingError` if a value in `checked` is not finite."""
     for what, value in checked.items():
         if not math.isfinite(value):
-            last = (find_checkpoints(folder, name) or ["none"])[-1]
+            last = (find_checkpoints(folder, name) or [Text("none")])[-1]
             raise TrainingError(
-                f"{name}: the {what} is {float(value)} at step {step} ({dict(figures)}); use a lower lr, or look at "
-                f"the data. The last checkpoint is {last}"
+                "{}: the {} is {} at step {} ({}); use a lower lr, or look at the data. The last checkpoint is {}",
+                name,
+                what,
+                float(value),
+                step,
+                dict(figures),
+                last,
             )
 
 

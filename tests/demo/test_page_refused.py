@@ -16,7 +16,7 @@ def test_the_page_speaks_the_language_of_the_browser(visit, language, words):
     visitor = visit(language)
     expect(visitor.button("go")).to_have_text(words)
     visitor.button("go").click()
-    sentence = "文字のことばで入力" if words == "描く" else "characters were given"
+    sentence = "文字が指定されました" if words == "描く" else "characters were given"
     expect(visitor.refusal("prompt")).to_contain_text(sentence)
 
 
@@ -47,11 +47,11 @@ def test_a_wrong_value_is_answered_beside_its_field(visit, tmp_path):
 def test_a_file_that_is_no_adapter_is_refused_and_the_next_request_is_drawn(visit, components, tmp_path):
     visitor, file = visit(), tmp_path / "my-cat.safetensors"
     visitor.fill(prompt="猫", num_inference_steps=2)
-    for kind in ("pickle", "other", "nan"):
+    for kind, words in {"pickle": "ファイルではない", "other": "このモデル用", "nan": "有限でない"}.items():
         file.write_bytes(broken(components, kind, tmp_path))
         visitor.upload(file, "lora")
         visitor.button("go").click()
-        expect(visitor.refusal("lora")).to_contain_text("このアダプターは使えません")
+        expect(visitor.refusal("lora")).to_contain_text(words)
         visitor.remove("lora")
     visitor.draw()
     expect(visitor.refusal("lora")).to_be_hidden()
@@ -78,4 +78,4 @@ def test_a_number_outside_its_range_is_answered_in_japanese(visit, tab, picture)
         visitor.paint()
     visitor.fill(prompt="猫", num_outputs=0)
     visitor.button("go").click()
-    expect(visitor.refusal("num_outputs")).to_contain_text("1〜4 の整数")
+    expect(visitor.refusal("num_outputs")).to_contain_text("このページでは 4 までに")
