@@ -150,7 +150,7 @@ def test_an_example_fills_the_fields(visit):
     visitor = visit()
     visitor.find(".examples button").first.click()
     visitor.button("go").click()  # at once: the prompt is there already
-    expect(visitor.find("figure img")).to_have_attribute("alt", "富士山 油絵")
+    expect(visitor.find("figure img")).to_have_attribute("alt", "富士山 浮世絵")
     visitor.open("picture")
     visitor.find(".examples button").first.click()
     expect(visitor.field("prompt")).to_have_value("青い背景の鳥居")

@@ -34,8 +34,8 @@ def test_inpainting_repaints_only_the_white_part_of_the_mask(server):
 @pytest.mark.parametrize(
     ("uri", "size"),
     [
-        (as_uri(Image.new("RGB", (1024, 768)), "JPEG"), (288, 224)),
-        (as_uri(Image.new("RGB", (200, 100)), "JPEG", exif=SIDEWAYS), (192, 352)),
+        (as_uri(Image.new("RGB", (1024, 768)), "JPEG"), (296, 224)),
+        (as_uri(Image.new("RGB", (200, 100)), "JPEG", exif=SIDEWAYS), (184, 360)),
         (as_uri(Image.new("CMYK", (100, 100)), "JPEG"), (256, 256)),
         (as_uri(Image.new("RGBA", (70, 70), (255, 0, 0, 90))), (256, 256)),
         (as_uri(Image.new("I;16", (64, 64), 30_000)), (256, 256)),
