@@ -24,6 +24,7 @@ from jsd.tokenizer import SPELLINGS
 Table = dict[str, list[str]]
 NUMBERS = {"一": "いち いっ ひと", "二": "に ふた", "三": "さん みっ", "四": "よん よっ"}  # as the captions count
 PHRASE = re.compile("(?<=[^ぁ-ん])[をがの]|[をがの](?=[^ぁ-ん])")  # but not じゃがいも
+PLACES = {"うみ": "海"}  # a beach's name for the captions, but the sea for everybody else
 WEATHERS, BLUE = "雨雪霧", re.compile("青|あお")
 SIZES = ("大きい", "大きな", "小さい", "小さな", "おおきい", "おおきな", "ちいさい", "ちいさな")
 
@@ -34,7 +35,7 @@ def table() -> dict[str, Any]:
     words: Table = {}
     for concept in concepts:
         for name in concept.ja:
-            words.setdefault(_common(name, concept), []).append(name)
+            words.setdefault(PLACES.get(name) or _common(name, concept), []).append(name)
     for names in (*JAPANESE.places.values(), *WEATHERS):
         for name in names:  # 空 is not 青空 in a style without colours
             common = next(other for other in names if bool(BLUE.search(other)) <= bool(BLUE.search(name)))

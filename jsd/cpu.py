@@ -30,7 +30,10 @@ def faster_type(unet: Mapping[str, Any], measure: Callable[[int], float] | None 
     libraries make of it. bfloat16 has to be clearly faster: the ratios of processors lie far from CLEARLY on both
     sides, so a machine chooses the same type at every start, and a seed gives the same picture.
     """
-    widest = max(unet.get("block_out_channels") or [WIDE])
+    widths = unet.get("block_out_channels") or [WIDE]
+    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) for width in widths):
+        widths = [0]  # whoever loads the model refuses this config
+    widest = max(widths)
     if widest < WIDE:
         return "fp32", Text("a small UNet gains nothing from bf16")
     ratio = (measure or bfloat16_ratio)(min(widest // 2, WIDE))

@@ -27,6 +27,9 @@ class InputError(JSDError):
         self.name, self.message = name, Text(template, *values)
         super().__init__("{}: {}", name, self.message)
 
+    def __reduce__(self) -> tuple:  # so that it can come out of another process
+        return InputError, (self.name, self.message)
+
 
 class PictureError(JSDError):
     """A file is not a picture that can be read. The message gives the reason in a few words."""

@@ -8,7 +8,9 @@ never translated.
 from __future__ import annotations
 
 import gettext
+import io
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,18 +22,22 @@ LOCALE = Path(__file__).parent / "locale"
 def language() -> str:
     """Return "en" or "ja": that of JSD_LANG or, if it is not set, of the locale, by the variables that gettext reads.
 
-    Of several languages in LANGUAGE, the first that there is counts. English if there is none.
+    Of several languages in LANGUAGE, the first that there is counts, but none where the locale is C. English if there
+    is none.
     """
-    for name in ("JSD_LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
-        if value := os.environ.get(name):
-            found = (locale.strip().lower()[:2] for locale in value.split(":"))
-            return next((known for known in found if known in LANGUAGES), "en")
-    return "en"
+    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    several = "" if locale.partition(".")[0] in ("C", "POSIX") else os.environ.get("LANGUAGE")
+    wanted = os.environ.get("JSD_LANG") or several or locale
+    found = (name.strip().lower()[:2] for name in wanted.split(":"))
+    return next((known for known in found if known in LANGUAGES), "en")
 
 
 def speak() -> None:
     """Make argparse, whose words are in the catalogue too, speak the language of this process: for a command line."""
     os.environ["LANGUAGE"] = language()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # its encoding may have no Japanese
     gettext.bindtextdomain(DOMAIN, LOCALE)
     gettext.textdomain(DOMAIN)
 

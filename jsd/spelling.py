@@ -21,7 +21,36 @@ from jsd.letters import OLD, flat, fold, key, more_keys, short
 
 PARTICLE = re.compile("[にでとへ][はもの]|[のとやがをにはでもへ]")
 OF_NOUNS = "のとやも"  # what a lone kanji has to stand before: in 水を飲む it is a word of a sentence
-STOPS = "。．.!?…‥♪:;・/|&+"
+STOPS = "。．.!?…‥♪:;・/|&+〜~"
+# These are seldom the noun in a sentence (昔のまま, 家にかえる, 川がある): it is read at the beginning alone.
+SAID = frozenset(
+    [
+        "あり",
+        "がある",
+        "ここ",
+        "かえる",
+        "かき",
+        "かも",
+        "きい",
+        "くし",
+        "さい",
+        "しか",
+        "しそ",
+        "たぐ",
+        "ちょう",
+        "なし",
+        "なん",
+        "にこ",
+        "のこ",
+        "はえ",
+        "ばん",
+        "まま",
+        "まる",
+        "やし",
+        "やり",
+        "らま",
+    ]
+)
 
 Table = Mapping[str, Sequence[str]]
 
@@ -118,7 +147,7 @@ class _Reading:
                 continue
             for end in range(min(len(text), start + spellings.longest), start, -1):
                 word = spellings.find(folded[start:end])
-                if word and self._ends(start, end, word):
+                if word and self._ends(start, end, word) and not self._said(start, end):
                     self.words[start] = self.words[start] or (end, word)
                     if word.joint:
                         self.joints[start] = (end, word)
@@ -149,6 +178,11 @@ class _Reading:
         if after == " " or self.joints[end] or self._particle(start, end, word):
             return True
         return word.joint and bool(self.words[end] if after == "h" else before != after)
+
+    def _said(self, start: int, end: int) -> bool:
+        """Whether a word of SAID is no noun there."""
+        before, after = self.kinds[start - 1] if start else " ", self.kinds[end]
+        return self.text[start:end] in SAID and (before != " " or (after != " " and self.text[end] not in OF_NOUNS))
 
     def _particle(self, start: int, end: int, word: Word) -> int | None:
         """Return the end of the particle behind a word, None if there is none. Much in hiragana only looks like one:
@@ -195,7 +229,7 @@ class _Reading:
             return OLD[c]
         if unicodedata.category(c) in ("Ps", "Pe", "Pi", "Pf") or c in "\"'":
             return "" if " " not in before + after and "h" in before + after else " "
-        return "、" if c in STOPS else c
+        return "、" if c in STOPS and not self.text[at - 1 : at].isdigit() else c
 
 
 def _kind(c: str) -> str:
@@ -208,4 +242,4 @@ def _kind(c: str) -> str:
         return "-"
     if c == "々" or "㐀" <= c <= "鿿" or c >= "\U00020000":
         return "c"
-    return "a" if c.isalnum() else " "
+    return "a" if c.isalnum() or c == "_" else " "
