@@ -23,33 +23,8 @@ PARTICLE = re.compile("[にでとへ][はもの]|[のとやがをにはでもへ
 OF_NOUNS = "のとやも"  # what a lone kanji has to stand before: in 水を飲む it is a word of a sentence
 STOPS = "。．.!?…‥♪:;・/|&+〜~"
 # These are seldom the noun in a sentence (昔のまま, 家にかえる, 川がある): it is read at the beginning alone.
-SAID = frozenset(
-    [
-        "あり",
-        "がある",
-        "ここ",
-        "かえる",
-        "かき",
-        "かも",
-        "きい",
-        "くし",
-        "さい",
-        "しか",
-        "しそ",
-        "たぐ",
-        "ちょう",
-        "なし",
-        "なん",
-        "にこ",
-        "のこ",
-        "はえ",
-        "ばん",
-        "まま",
-        "まる",
-        "やし",
-        "やり",
-        "らま",
-    ]
+SAID = re.compile(
+    "あり|がある|ここ|かえる|かき|かも|きい|くし|さい|しか|しそ|たぐ|ちょう|なし|なん|にこ|のこ|はえ|ばん|まま|まる|やし|やり|らま"
 )
 
 Table = Mapping[str, Sequence[str]]
@@ -182,7 +157,9 @@ class _Reading:
     def _said(self, start: int, end: int) -> bool:
         """Whether a word of SAID is no noun there."""
         before, after = self.kinds[start - 1] if start else " ", self.kinds[end]
-        return self.text[start:end] in SAID and (before != " " or (after != " " and self.text[end] not in OF_NOUNS))
+        return bool(SAID.fullmatch(self.text[start:end])) and (
+            before != " " or (after != " " and self.text[end] not in OF_NOUNS)
+        )
 
     def _particle(self, start: int, end: int, word: Word) -> int | None:
         """Return the end of the particle behind a word, None if there is none. Much in hiragana only looks like one:

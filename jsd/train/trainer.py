@@ -114,45 +114,49 @@ def train(
         hidden = not accelerator.is_main_process
         bar = tqdm(None, name, initial=start, total=None if plan.seconds else plan.steps, mininterval=5, disable=hidden)
         step, progress = start, plan.progress(start, before)
-        while progress < 1:
-            for group in optimizer.param_groups:
-                peak = plan.muon if group.get("muon") else plan.lr
-                group["lr"] = peak * plan.lr_at(step, progress) * group.get("lr_scale", 1.0)
-            loss, figures = _backward(accelerator, wrapped, loss_of, plan, step)
-            norm = accelerator.clip_grad_norm_(parameters, plan.clip)
-            now = time.monotonic()
-            progress, unsaved = _shared(accelerator, plan, plan.progress(step + 1, before + now - began), now - saved)
-            at_end = progress >= 1
-            save = (step + 1) % plan.save_every == 0 or unsaved > plan.save_seconds or at_end
-            log = step % LOG_EVERY == 0 or at_end
-            # To read a value, the CPU waits for the GPU. Then neither can work ahead.
-            if save or log or accelerator.device.type == "cpu":
-                # With fp16 a gradient may overflow. Accelerate's scaler leaves such a step out.
-                checked = (
-                    {Text("loss"): loss} if accelerator.scaler else {Text("loss"): loss, Text("gradient's norm"): norm}
+        with bar:  # closed before an error is printed
+            while progress < 1:
+                for group in optimizer.param_groups:
+                    peak = plan.muon if group.get("muon") else plan.lr
+                    group["lr"] = peak * plan.lr_at(step, progress) * group.get("lr_scale", 1.0)
+                loss, figures = _backward(accelerator, wrapped, loss_of, plan, step)
+                norm = accelerator.clip_grad_norm_(parameters, plan.clip)
+                now = time.monotonic()
+                progress, unsaved = _shared(
+                    accelerator, plan, plan.progress(step + 1, before + now - began), now - saved
                 )
-                _check(name, folder, step, checked, figures)
-            optimizer.step()
-            optimizer.zero_grad()
-            ema.step(parameters)
-            if log:
-                mean = accelerator.reduce(loss.detach().float(), "mean").item()
-                seconds = round(before + time.monotonic() - began, 1)
-                row = {"step": step, "loss": mean, "seconds": seconds} | {k: float(v) for k, v in figures.items()}
-                accelerator.log({f"{name}/{k}": v for k, v in row.items() if k != "step"}, step)
-                if curve:
-                    curve.write(row)
-                bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
-            step += 1
-            bar.update()
-            if save:
-                seconds = before + time.monotonic() - began
-                save_checkpoint(folder, name, step, terms, accelerator, ema, data, seconds)
-                with _averaged(wrapped, ema, parameters):
-                    if accelerator.is_main_process:
-                        on_save(step)
-                saved = time.monotonic()
-        bar.close()
+                at_end = progress >= 1
+                save = (step + 1) % plan.save_every == 0 or unsaved > plan.save_seconds or at_end
+                log = step % LOG_EVERY == 0 or at_end
+                # To read a value, the CPU waits for the GPU. Then neither can work ahead.
+                if save or log or accelerator.device.type == "cpu":
+                    # With fp16 a gradient may overflow. Accelerate's scaler leaves such a step out.
+                    checked = (
+                        {Text("loss"): loss}
+                        if accelerator.scaler
+                        else {Text("loss"): loss, Text("gradient's norm"): norm}
+                    )
+                    _check(name, folder, step, checked, figures)
+                optimizer.step()
+                optimizer.zero_grad()
+                ema.step(parameters)
+                if log:
+                    mean = accelerator.reduce(loss.detach().float(), "mean").item()
+                    seconds = round(before + time.monotonic() - began, 1)
+                    row = {"step": step, "loss": mean, "seconds": seconds} | {k: float(v) for k, v in figures.items()}
+                    accelerator.log({f"{name}/{k}": v for k, v in row.items() if k != "step"}, step)
+                    if curve:
+                        curve.write(row)
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
+                step += 1
+                bar.update()
+                if save:
+                    seconds = before + time.monotonic() - began
+                    save_checkpoint(folder, name, step, terms, accelerator, ema, data, seconds)
+                    with _averaged(wrapped, ema, parameters):
+                        if accelerator.is_main_process:
+                            on_save(step)
+                    saved = time.monotonic()
         ema.copy_to(parameters)
         wrapped.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +54,8 @@ def test_latents_and_captions_stay_on_the_device_of_the_autoencoder():
 
 
 def test_a_stage(devices, components, tmp_path: Path):
-    parts = Parts(components.tokenizer, components.text_encoder, components.unet, components.vae, {})
+    own = map(copy.deepcopy, (components.text_encoder, components.unet, components.vae))  # other tests use these, too
+    parts = Parts(components.tokenizer, *own, {})
     parts.scheduler_config = networks.NOISE_SCHEDULE
     channels, tokens = components.unet.config.in_channels, components.tokenizer.max_length
     with fake_device() as device:
