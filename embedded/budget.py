@@ -42,7 +42,7 @@ class Scale:
 
 GPU = Scale(networks.FULL, 64, 512, 128, 60_000, 800, 250, 20_000, 1600, 18)
 CPU = Scale(networks.FULL, 8, 32, 48, 60_000, 800, 250, 8_000, 400, 6)
-TINY = Scale(networks.TINY, 1, 2, 4, 300, 2, 12, 12, 4, 2)
+TINY = Scale(networks.TINY, 1, 2, 4, 300, 2, 12, 12, 8, 2)
 
 
 class Budget:

@@ -48,6 +48,10 @@ class Examples:
     pixels: np.ndarray
     shown: np.ndarray
 
+    def part(self, chosen: np.ndarray) -> "Examples":
+        """Return the examples that `chosen` has, bool (n,)."""
+        return Examples(self.pixels[chosen], self.shown[chosen])
+
     def __add__(self, other: "Examples") -> "Examples":
         return Examples(*(np.concatenate(both) for both in ((self.pixels, other.pixels), (self.shown, other.shown))))
 
@@ -149,16 +153,18 @@ def train(
     assets: Assets, examples: Examples, own: Examples, plan: Plan, folder: Path, accelerator: Accelerator, batch: int
 ) -> StableDiffusionSafetyChecker:
     """Train a safety checker on `examples` (renderings) and `own` (the model's own pictures, half of a batch), and
-    return it, with a threshold that `calibrate` sets from both.
+    return it, with a threshold that `calibrate` sets. For this an eighth of `own` is kept from the training.
     """
     torch.manual_seed(plan.seed)
     checker = make_checker()
+    unseen = np.arange(len(own.pixels)) % 8 == 7
+    learnt, unseen = own.part(~unseen), own.part(unseen)
     flagged = [list(assets.concepts).index(name) for name in FLAGGED]
     model = Detector(checker, len(assets.concepts), flagged)
     device, half = accelerator.device, batch // 2
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        sizes = [(own, half), (examples, batch - half)]
+        sizes = [(learnt, half), (examples, batch - half)]
         parts = [(source, rng.integers(len(source.pixels), size=size)) for source, size in sizes]
         pixels = np.concatenate([source.pixels[chosen] for source, chosen in parts])
         shown = np.concatenate([source.shown[chosen] for source, chosen in parts])
@@ -170,7 +176,7 @@ def train(
     checker.concept_embeds_weights.data.fill_(NEVER)
     checker.concept_embeds.data[:used] = F.normalize(model.centres.detach().cpu(), dim=1)
     checker = checker.cpu().eval()
-    calibrate(checker, flagged, examples, own)
+    calibrate(checker, flagged, examples, unseen)
     return checker
 
 
