@@ -153,7 +153,7 @@ def test_an_example_fills_the_fields(visit):
     expect(visitor.find("figure img")).to_have_attribute("alt", "富士山 浮世絵")
     visitor.open("picture")
     visitor.find(".examples button").first.click()
-    expect(visitor.field("prompt")).to_have_value("青い背景の鳥居")
+    expect(visitor.field("prompt")).to_have_value("城 水彩画")
     visitor.find(".field-image img").wait_for()
 
 

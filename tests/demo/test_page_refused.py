@@ -76,6 +76,6 @@ def test_a_number_outside_its_range_is_answered_in_japanese(visit, tab, picture)
     if tab == "repaint":
         visitor.upload(picture)
         visitor.paint()
-    visitor.fill(prompt="猫", num_outputs=0)
+    visitor.fill(prompt="猫", num_outputs=5)
     visitor.button("go").click()
     expect(visitor.refusal("num_outputs")).to_contain_text("このページでは 4 までに")

@@ -83,9 +83,9 @@ def test_integers_may_be_written_with_a_fraction_of_zero(server):
 
 
 def test_the_log_says_what_of_a_prompt_was_not_used(server):
-    prediction = server.predict(**CAT | {"prompt": "(猫:1.3) 貓 --ar 16:9"})
+    prediction = server.predict(**CAT | {"prompt": "(猫:1.3) 龖 --ar 16:9"})
     assert "syntax of other tools was taken out: --ar 16:9 (…:1.3)" in prediction["logs"]
-    assert "1 character unknown: 貓" in prediction["logs"]
+    assert "1 character unknown: 龖" in prediction["logs"]
     assert prediction["metrics"]["unknown_characters"] == 1
     assert prediction["metrics"]["removed_syntax"] == ["--ar 16:9", "(…:1.3)"]
 
