@@ -11,7 +11,7 @@ from tests.e2e.conftest import SMALL
 pytestmark = pytest.mark.usefixtures("still_serving")
 
 LONG = SMALL | {"num_inference_steps": 500, "num_outputs": 2}
-LARGE = SMALL | {"num_inference_steps": 6, "num_outputs": 4, "width": 512, "height": 512}
+LARGE = SMALL | {"num_inference_steps": 6, "num_outputs": 2, "width": 512, "height": 512}
 
 
 def assert_cancelled(running) -> None:
@@ -45,7 +45,7 @@ def test_a_waiting_prediction_can_be_cancelled(server):
         assert_cancelled(other)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_prediction_can_be_cancelled_at_every_step(server, step):
     running = server.begin(**LARGE)
     running.wait_for(f"{step}/6 [")
@@ -54,7 +54,7 @@ def test_a_prediction_can_be_cancelled_at_every_step(server, step):
 
 
 def test_a_prediction_can_be_cancelled_while_its_pictures_are_decoded(server):
-    running = server.begin(**LARGE | {"num_outputs": 8})
+    running = server.begin(**LARGE | {"num_outputs": 4})
     running.wait_for("6/6 [")
     assert running.cancel() == 200
     assert_cancelled(running)
