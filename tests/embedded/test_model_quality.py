@@ -151,7 +151,7 @@ def test_an_encoded_picture_is_decoded_to_nearly_the_same_picture(embedded):
     assert psnr(vae.decode(embedded, latents)[0], image) > 20
 
 
-@pytest.mark.parametrize(("name", "steps"), [*((name, 4) for name in SCHEDULERS), ("K_LMS", 8), ("UNI_PC", 50)])
+@pytest.mark.parametrize(("name", "steps"), [("DDIM", 4), ("PNDM", 4), ("K_HEUN", 4), ("K_LMS", 8), ("UNI_PC", 20)])
 def test_the_picture_departs_from_its_image_as_far_as_prompt_strength_says(embedded, name, steps):
     image = draw(embedded, "青い背景の城")
     inputs = {"image": image, "num_inference_steps": steps, "scheduler": name, "guidance_scale": 1}
