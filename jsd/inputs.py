@@ -68,6 +68,8 @@ def _content(name: str, text: str) -> object:
     if not text.startswith("@"):
         raise InputError(name, "{} was given; @FILE is wanted, e.g. -i {}=@{}", shown(text), name, FILES[name])
     path = Path(text[1:])
+    if path.is_dir():
+        raise InputError(name, "{} is a folder; name a file", shown(str(path)))
     if not path.is_file():
         raise InputError(name, "there is no file {}", shown(str(path)))
     if name == "lora":
@@ -75,7 +77,10 @@ def _content(name: str, text: str) -> object:
             return file.read(MAX_LORA + 1)  # a `Request` refuses more than MAX_LORA
     from jsd import images
 
-    return images.read_input(name, path)
+    try:
+        return images.read_input(name, path)
+    except InputError as error:
+        raise InputError(name, "{}: {}", shown(str(path)), error.message) from error
 
 
 def _number(name: str, text: str) -> float:

@@ -20,15 +20,16 @@ LOCALE = Path(__file__).parent / "locale"
 
 
 def language() -> str:
-    """Return "en" or "ja": that of JSD_LANG or, if it is not set, of the locale, by the variables that gettext reads.
+    """Return "en" or "ja": that of JSD_LANG or, if it is neither, of the locale, by the variables that gettext reads.
 
     Of several languages in LANGUAGE, the first that there is counts, but none where the locale is C. English if there
     is none.
     """
     locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     several = "" if locale.partition(".")[0] in ("C", "POSIX") else os.environ.get("LANGUAGE")
-    wanted = os.environ.get("JSD_LANG") or several or locale
-    found = (name.strip().lower()[:2] for name in wanted.split(":"))
+    if (own := os.environ.get("JSD_LANG")) in LANGUAGES:
+        return own
+    found = (name.strip().lower()[:2] for name in (several or locale).split(":"))
     return next((known for known in found if known in LANGUAGES), "en")
 
 

@@ -137,7 +137,10 @@ def _read(source: Path | bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     except WeightsError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-        raise WeightsError("can't be read as an adapter ({})", shown(str(error), 200)[1:-1]) from error
+        raise WeightsError(
+            "can't be read as an adapter ({}); take a complete .safetensors file of a LoRA",
+            shown(str(error), 200)[1:-1],
+        ) from error
 
 
 def _layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, torch.nn.Linear | torch.nn.Conv2d]:

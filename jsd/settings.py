@@ -116,7 +116,9 @@ def _device(told: Callable[[object], str]) -> torch.device:
     try:
         torch.empty(0, device=name)
     except Exception as error:
-        raise SettingError("JSD_DEVICE: {} can't be used ({}); try cpu or cuda", shown(name), error) from error
+        raise SettingError(
+            "JSD_DEVICE: {} can't be used ({}); take cpu, or cuda where torch finds an NVIDIA GPU", shown(name), error
+        ) from error
     return torch.device(name)
 
 

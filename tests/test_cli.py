@@ -123,7 +123,7 @@ def test_the_suffix_of_the_output_chooses_the_format(run):
         (["-i", "scheduler=EULER"], "scheduler: 'EULER' was given; allowed are DDIM,"),
         (["-i", "image=@cat.png"], "image: there is no file 'cat.png'"),
         (["-i", "image=cat.png"], "image: 'cat.png' was given; @FILE is wanted"),
-        (["-i", f"mask=@{__file__}"], "mask: not a png, jpeg or webp file"),
+        (["-i", f"mask=@{__file__}"], f"mask: {__file__!r}: not a png, jpeg or webp file"),
         (["-i", "prompt_strength=0.5"], "prompt_strength: given without an image"),
         (["-o", "out.gif"], "-o: 'out.gif' was given; a name ending in .png, .jpg, .webp is wanted"),
         (["-o", "out.jpg", "-i", "output_format=png"], "output_format: 'png' was given, but -o ends in .jpg"),
