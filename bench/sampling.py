@@ -106,7 +106,7 @@ def score(arguments: Namespace, scheduler: str, steps: int, interval: tuple[floa
     """Run `jsd eval`. Returns the shares of right styles and of right things (mean over the rows of things)."""
     with tempfile.TemporaryDirectory() as name:
         flags = ["--weights", arguments.weights, "--again", 0, "--json", f"{name}/eval.json"]
-        flags += ["--prompts", arguments.prompts, "--weapons", 0, "-i", f"scheduler={scheduler}"]
+        flags += ["--prompts", arguments.prompts, "--weapons", 0, "--typed", 0, "-i", f"scheduler={scheduler}"]
         flags += ["-i", f"num_inference_steps={steps}", "-i", f"guidance_interval={interval[0]},{interval[1]}"]
         with contextlib.redirect_stdout(sys.stderr):
             if code := cli.main(["eval", *map(str, flags)]):

@@ -53,13 +53,17 @@ class Run:
     figures: dict[str, Any] = field(default_factory=dict)  # of the phases, also written to figures.json
 
     def check_sources(self, resumed: Path | None) -> None:
-        """Raise `TrainingError` if the work folder was made from other scenes, sizes or weights. Else note ours."""
-        digest = hashlib.sha256(repr((self.scale, resumed and str(resumed.resolve()))).encode())
-        for file in (*sorted((Path(__file__).parent / "scenes").rglob("*.py")), self.table):
+        """Raise `TrainingError` if the work folder was made from other scenes, sizes, minutes or weights. Else note it."""
+        digest = hashlib.sha256(repr((self.scale, self.budget.total, resumed and str(resumed.resolve()))).encode())
+        here = Path(__file__).parent
+        scenes = [file for file in (here / "scenes").rglob("*") if file.suffix in (".py", ".tsv", ".json")]
+        for file in (*sorted(scenes), here / "training_data.py", self.table):
             digest.update(file.read_bytes())
         noted = self.work / SOURCES
         if noted.exists() and noted.read_text("utf-8", "replace") != digest.hexdigest():
-            raise TrainingError("{}: made from other scenes, sizes or weights; delete it, and run again", self.work)
+            raise TrainingError(
+                "{}: made from other scenes, sizes, minutes or weights; delete it, or name another --workdir", self.work
+            )
         self.work.mkdir(parents=True, exist_ok=True)
         write_text(noted, digest.hexdigest())
 
@@ -107,7 +111,7 @@ class Run:
 
     def _autoencoder(self, scenes: Scenes, before: Parts | None) -> AutoencoderKL:
         """Train the autoencoder while the scenes are rendered, or take the one from before."""
-        seconds = self.budget.seconds("autoencoder")
+        seconds = self._seconds("autoencoder")
         if before:
             scenes.wait(seconds)
             return before.vae.to(self.accelerator.device).eval().requires_grad_(False)
@@ -135,7 +139,7 @@ class Run:
             parts,
             buckets,
             self.scale.samples,
-            self.budget.seconds(name),
+            self._seconds(name),
             self.work,
             self.accelerator,
             {"after": earlier},
@@ -144,9 +148,16 @@ class Run:
         )
         self._note(name, text_to_image.worth(parts, buckets[0], language, self.accelerator))
 
+    def _seconds(self, phase: str) -> float:
+        """Return how long a phase may take. A run that goes on keeps what it had, since its learning rate follows."""
+        noted = self.work / f"{phase}.seconds"
+        if not noted.exists():
+            write_text(noted, repr(self.budget.seconds(phase)))
+        return float(noted.read_text("utf-8"))
+
     def _checker(self, parts: Parts, assets: Assets, examples: safety_checker.Examples) -> StableDiffusionSafetyChecker:
         own = safety_checker.drawn(in_training(parts, self.defaults), assets, self.scale.drawn)
-        plan = replace(SAFETY, seconds=self.budget.seconds("safety"))
+        plan = replace(SAFETY, seconds=self._seconds("safety"))
         batch = self.scale.examples
         return safety_checker.train(assets, examples, own, plan, self.work, self.accelerator, batch)
 

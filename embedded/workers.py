@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from embedded.scenes import Assets, load_assets
+from jsd.cpu import core_limit
 
 _opened: list[Assets] = []
 
@@ -29,5 +30,5 @@ def start(icons: Path, table: Path, cache: Path, count: int) -> ProcessPoolExecu
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and its container's limit."""
+    return core_limit() or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
