@@ -53,7 +53,7 @@ class Run:
     figures: dict[str, Any] = field(default_factory=dict)  # of the phases, also written to figures.json
 
     def check_sources(self, resumed: Path | None) -> None:
-        """Raise `TrainingError` if the work folder was made from other scenes, sizes, minutes or weights. Else note it."""
+        """Raise `TrainingError` if the work folder was made from other scenes, sizes, minutes or weights. Else note."""
         digest = hashlib.sha256(repr((self.scale, self.budget.total, resumed and str(resumed.resolve()))).encode())
         here = Path(__file__).parent
         scenes = [file for file in (here / "scenes").rglob("*") if file.suffix in (".py", ".tsv", ".json")]
