@@ -69,9 +69,9 @@ def _content(name: str, text: str) -> object:
         raise InputError(name, "{} was given; @FILE is wanted, e.g. -i {}=@{}", shown(text), name, FILES[name])
     path = Path(text[1:])
     if path.is_dir():
-        raise InputError(name, "{} is a folder; name a file", shown(str(path)))
+        raise InputError(name, "{} is a folder; name a file", shown(str(path), 1000))
     if not path.is_file():
-        raise InputError(name, "there is no file {}", shown(str(path)))
+        raise InputError(name, "there is no file {}", shown(str(path), 1000))
     if name == "lora":
         with path.open("rb") as file:
             return file.read(MAX_LORA + 1)  # a `Request` refuses more than MAX_LORA
@@ -80,7 +80,7 @@ def _content(name: str, text: str) -> object:
     try:
         return images.read_input(name, path)
     except InputError as error:
-        raise InputError(name, "{}: {}", shown(str(path)), error.message) from error
+        raise InputError(name, "{}: {}", shown(str(path), 1000), error.message) from error
 
 
 def _number(name: str, text: str) -> float:

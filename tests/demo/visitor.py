@@ -75,6 +75,9 @@ class Visitor:
         """Open the settings if one of these fields is among them."""
         if SETTINGS & set(names) and not self.field("negative_prompt").is_visible():
             self.find("button.label-wrap").click()
+            # Where gradio has just made the fields, it forgets what comes in the first moment: sooner than any hand.
+            self.field("negative_prompt").wait_for()
+            self.page.wait_for_timeout(500)
 
     def upload(self, file: Path, name: str = "image") -> None:
         """Choose a file for a field, and wait until the server has it, or the editor, ready to be painted."""
