@@ -114,11 +114,14 @@ class Visitor:
         mouse.up()
 
     def draw(self, **values: object) -> None:
-        """Fill the fields, click the button, and wait for pictures."""
+        """Fill the fields, click the button, and wait for pictures other than those that are there."""
         self.fill(**values)
+        shown = self.find("figure img")
+        before = shown.first.get_attribute("src") if shown.count() else ""
         self.button("go").click()
+        shown.first.wait_for()
+        expect(shown.first).not_to_have_attribute("src", before or "")
         self.button("stop").wait_for(state="hidden")
-        self.find("figure img").first.wait_for()
 
     def seed(self) -> int:
         """Return the seed below the first picture."""
