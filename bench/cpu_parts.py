@@ -151,7 +151,7 @@ def openvino(folder: Path, environment: Path) -> None:
         "openvino": lambda _: compiled(tensors)[0],
     }
     ours, theirs = calls["ours"](0), calls["openvino"](0)
-    found = {name: statistics.median(each) for name, each in in_turn(calls, 3, "UNet calls").items()}
+    found = {name: statistics.median(each) for name, each in in_turn(calls, 2, "UNet calls").items()}
     tell(openvino=ov.__version__, openvino_seconds_to_convert=seconds)
     tell(openvino_differs_by=float(abs(ours - theirs).max() / abs(ours).max()))
     tell(**{f"unet_call_{name}": each for name, each in found.items()})
