@@ -23,7 +23,7 @@ from bench.gpu import Figures, collect, random_model
 from jsd.errors import JSDError
 from jsd.train.options import whole
 
-PARTS = {"memory": 70, "memory_fp32": 90, "pictures": 290, "openvino": 150}  # seconds at most
+PARTS = {"memory": 60, "memory_fp32": 90, "pictures": 320, "openvino": 150}  # seconds at most
 STEPS = {"UNI_PC": 20, "K_LMS": 50}
 
 

@@ -20,6 +20,7 @@ from embedded.preview import draw_preview, draw_restored
 from embedded.scenes import Assets, load_assets
 from embedded.training_data import Bucket, Scenes, encode_all, free_bytes, make_tokenizer
 from jsd.atomic import write_text
+from jsd.cpu import cores
 from jsd.errors import TrainingError
 from jsd.language import Text
 from jsd.request import Defaults
@@ -74,7 +75,7 @@ class Run:
         `write(stage, parts, tokenizer_folder, safety_checker)` is called for every finished stage. Only the last one
         has a safety checker of its own.
         """
-        assets = load_assets(self.icons, self.table, self.work / "sprites", workers.cores())
+        assets = load_assets(self.icons, self.table, self.work / "sprites", cores())
         folders = {stage.language: self.work / f"tokenizer-{stage.language}" for stage in self._stages(first).values()}
         if resumed and text_to_image.STAGES[first].begins_with_text:
             # Without spellings: captions are learnt as they are.
@@ -83,7 +84,7 @@ class Run:
         tokenizers = {code: make_tokenizer(path, assets, code, self.scale.captions) for code, path in folders.items()}
         scenes = Scenes(self.work / "scenes", self.scale.shard)
         room = free_bytes(self.work) // 2 // (self.scale.shard * 3 * networks.SIDE**2)
-        processes = max(1, workers.cores() - 2)
+        processes = max(1, cores() - 2)
         with workers.start(self.icons, self.table, self.work / "sprites", processes) as pool:
             scenes.start(pool, max(1, min(self.scale.shards, room)), folders)
             vae = self._autoencoder(scenes, before)

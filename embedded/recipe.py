@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from embedded import budget, networks, spellings, workers
+from embedded import budget, networks, spellings
 from embedded.phases import STAGES, Run, noise_scheduler
 from embedded.safety_checker import FLAGGED
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import ICON_SETS, fetch
+from jsd.cpu import cores
 from jsd.errors import InputError, SettingError, shown
 from jsd.genuine.folder import check_target
 from jsd.language import Text
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "--yes",
                 "there is no GPU, and on these {} cores the whole training would take about {}. Add --yes to begin it, "
                 "with --minutes N to end it earlier with a worse model. --tiny runs all phases in a minute or two",
-                workers.cores(),
+                cores(),
                 budget.spoken(whole),
             )
     accelerator = make_accelerator(arguments.cpu, bf16_on_cpu=False)

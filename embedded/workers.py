@@ -1,12 +1,10 @@
 """Processes that render scenes: each opens the sprites once, and computes on one core."""
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 from embedded.scenes import Assets, load_assets
-from jsd.cpu import core_limit
 
 _opened: list[Assets] = []
 
@@ -27,8 +25,3 @@ def assets() -> Assets:
 def start(icons: Path, table: Path, cache: Path, count: int) -> ProcessPoolExecutor:
     """Return a pool of `count` processes in which `assets` works. The sprites of `table` are already in `cache`."""
     return ProcessPoolExecutor(count, get_context("spawn"), open_assets, (icons, table, cache))
-
-
-def cores() -> int:
-    """Return how many cores this process may use, by its affinity and its container's limit."""
-    return core_limit() or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -79,7 +79,6 @@ def core_limit(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     than it could use anyway. A part of a core counts as one. Versions 1 and 2 of cgroups are read; other systems have
     none.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = []
     for line in _text(own).splitlines():
         _, controllers, place = line.split(":", 2)
@@ -92,7 +91,16 @@ def core_limit(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
             numbers = " ".join(_text(folder / name) for name in names).split()
             if len(numbers) == 2 and all(number.isdecimal() for number in numbers):  # not "max" or -1: no limit
                 limits.append(math.ceil(int(numbers[0]) / int(numbers[1])))
-    return min(limits) if limits and min(limits) < cores else None
+    return min(limits) if limits and min(limits) < _affinity() else None
+
+
+def cores() -> int:
+    """Return how many cores this process may use, by its affinity and by the limits of its cgroups."""
+    return core_limit() or _affinity()
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _text(file: Path) -> str:

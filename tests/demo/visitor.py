@@ -120,7 +120,7 @@ class Visitor:
         before = shown.first.get_attribute("src") if shown.count() else ""
         self.button("go").click()
         shown.first.wait_for()
-        expect(shown.first).not_to_have_attribute("src", before or "")
+        expect(shown.first).not_to_have_attribute("src", before)
         self.button("stop").wait_for(state="hidden")
 
     def seed(self) -> int:
