@@ -206,7 +206,8 @@ class _Reading:
             return OLD[c]
         if unicodedata.category(c) in ("Ps", "Pe", "Pi", "Pf") or c in "\"'":
             return "" if " " not in before + after and "h" in before + after else " "
-        return "、" if c in STOPS and not self.text[at - 1 : at].isdigit() else c
+        number = c.isascii() and self.text[at - 1 : at].isdigit() and self.text[at + 1 : at + 2].isdigit()  # 1.5, 3:2
+        return "、" if c in STOPS and not number else c
 
 
 def _kind(c: str) -> str:

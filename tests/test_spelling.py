@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jsd.errors import WeightsError
@@ -83,6 +83,8 @@ def test_what_the_model_does_not_know_is_still_named(tokenizer):
     }
 
 
+@example("猫、3。")
+@example("3。犬")
 @settings(max_examples=150, deadline=None)
 @given(st.text(st.sampled_from("ねこネコｺﾞー三3匹のとが「」。、 　油赤いゐ龍龜B々ヴう゛\u3099ﷺ\n🐈-</s>"), max_size=40))
 def test_any_text_can_be_read_and_none_becomes_a_control_token(tokenizer, text):
