@@ -18,7 +18,7 @@ from embedded import autoencoder, networks, safety_checker, text_to_image, worke
 from embedded.budget import Budget, Scale
 from embedded.preview import draw_preview, draw_restored
 from embedded.scenes import Assets, load_assets
-from embedded.training_data import Bucket, Scenes, encode_all, free_bytes, make_tokenizer
+from embedded.training_data import Bucket, Scenes, encode_all, make_tokenizer
 from jsd.atomic import write_text
 from jsd.cpu import cores
 from jsd.errors import TrainingError
@@ -83,10 +83,9 @@ class Run:
             shutil.copytree(resumed / "tokenizer", folders["ja"], ignore=ignored, dirs_exist_ok=True)
         tokenizers = {code: make_tokenizer(path, assets, code, self.scale.captions) for code, path in folders.items()}
         scenes = Scenes(self.work / "scenes", self.scale.shard)
-        room = free_bytes(self.work) // 2 // (self.scale.shard * 3 * networks.SIDE**2)
         processes = max(1, cores() - 2)
         with workers.start(self.icons, self.table, self.work / "sprites", processes) as pool:
-            scenes.start(pool, max(1, min(self.scale.shards, room)), folders)
+            scenes.start(pool, min(self.scale.shards, scenes.affordable()), folders)
             vae = self._autoencoder(scenes, before)
             scenes.stop()
             print(Text("{} scenes", len(scenes)))

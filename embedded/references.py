@@ -4,7 +4,6 @@ One scene in four shows a held-out composition: the judge has to know those, the
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from embedded.judge_network import SIDE
 from embedded.prompts import sort_of
 from embedded.scenes import Assets, Scene, render_with_spots, sample_scene
+from jsd.cpu import cores
 
 SHARD = 250  # scenes with one seed
 HELD_OUT = 0.25  # the share of scenes with a held-out composition
@@ -48,7 +48,7 @@ def _map(assets: Assets, jobs: list[tuple]) -> Iterator[list[Reference]]:
         return
     # A forked process has the sprites without a copy of its own.
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(os.cpu_count() or 1, fork, _share, (assets,)) as pool:
+    with ProcessPoolExecutor(cores(), fork, _share, (assets,)) as pool:
         yield from pool.map(_draw, jobs)
 
 

@@ -5,7 +5,7 @@ A shard is a file of pictures of one size and a file of their captions. A traini
 pictures: latents and token ids are on the training's device, and a batch is drawn there.
 """
 
-import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ NATIVE = (256, 256)  # width and height in pixels
 # Shard k has size k % len(SIZES): half are square. Sides are multiples of 64, so that latents can be halved three times
 # without a rest: otherwise the compiled UNet would be compiled once more for each size.
 SIZES = (NATIVE, (320, 192), NATIVE, (192, 320), NATIVE, (384, 192), NATIVE, (192, 384))
+RESERVE = 5_000_000_000  # bytes of the disk for checkpoints and models
 
 
 def make_tokenizer(folder: Path, assets: Assets, language: str, scenes: int) -> Tokenizer:
@@ -83,6 +84,13 @@ class Scenes:
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = range(shards)
         self._jobs = [pool.submit(_write_shard, self.folder, k, self.shard, tokenizers) for k in numbers]
+
+    def affordable(self) -> int:
+        """Return how many shards the disk can hold, those that are there included, with RESERVE left; at least one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = len(list(self.folder.glob("ids-*.npz")))
+        size = self.shard * 3 * NATIVE[0] * NATIVE[1]
+        return max(1, there + (shutil.disk_usage(self.folder).free - RESERVE) // size)
 
     def wait(self, seconds: float) -> None:
         """Wait so long for all shards, and in any case for one. What failed in a process is raised here."""
@@ -190,9 +198,3 @@ def source(buckets: list[Bucket], language: str, batch: int) -> Source:
         return latents[chosen].float(), ids[chosen, which].long(), None
 
     return draw
-
-
-def free_bytes(folder: Path) -> int:
-    """Return how many bytes can be written to the disk of a folder that exists."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize

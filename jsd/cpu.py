@@ -1,24 +1,31 @@
-"""What makes a CPU draw fast: the type it computes in, and how many threads do it.
+"""What makes a CPU draw fast: the type it computes in, how the UNet does it in bfloat16, and how many threads do it.
 
-The UNet keeps torch's usual memory layout: in channels_last its convolutions gain little, and its other layers lose
-more (docs/cpu.md). The autoencoder is in channels_last everywhere (`jsd.model.load`).
+The autoencoder is in channels_last everywhere (`jsd.model.load`). The UNet is in bfloat16 where that is faster, which
+depends on the processor (docs/cpu.md).
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsd.language import Text
 
+if TYPE_CHECKING:
+    import torch
+    from diffusers import UNet2DConditionModel
+
 WIDE = 640  # channels. A UNet whose widest level has fewer spends its time on launching layers, not on arithmetic.
 CLEARLY = 0.7  # of the time of float32. Ratios seen: 0.48 to 0.53 with units for bfloat16, 2.2 to 4.7 without.
-ROUNDS = 3
+NOT_SLOWER = 1.1  # of the time of the usual layout. Ratios of a UNet: 0.86 to 0.95 without AMX, 1.24 with it.
+ROUNDS = 2
+SIDE, TOKENS = 32, 77  # of the latent and of the text that a part of the UNet is measured with
 EXACT = ("text_encoder", "safety_checker")  # parts that stay in float32 beside a UNet in bfloat16
 
 
@@ -44,8 +51,8 @@ def bfloat16_ratio(width: int) -> float:
     """Return the time of bfloat16 as a share of that of float32, for a linear layer and a convolution of `width`
     channels. This takes less than 0.2 s.
 
-    The types run in turn, on one thread, whose own CPU time is counted: so other programs hardly matter. Without units
-    for bfloat16 a convolution can take a hundred times as long. It is left out if the linear layer says enough.
+    Without units for bfloat16 a convolution can take a hundred times as long. It is left out if the linear layer says
+    enough.
     """
     import torch
 
@@ -53,25 +60,84 @@ def bfloat16_ratio(width: int) -> float:
         (torch.nn.Linear(width, 4 * width), torch.zeros(128, width)),
         (torch.nn.Conv2d(width, width, 3, padding=1), torch.zeros(1, width, 8, 8)),
     ]
-    types, total = (torch.float32, torch.bfloat16), [0.0, 0.0]
+    total = [0.0, 0.0]
+    for layer, x in layers:
+        kinds = [(copy.deepcopy(layer).to(dtype), x.to(dtype)) for dtype in (torch.float32, torch.bfloat16)]
+        seconds = _seconds(*(functools.partial(module, y) for module, y in kinds))
+        total = [sum_ + found for sum_, found in zip(total, seconds, strict=True)]
+        if total[1] > CLEARLY * total[0]:
+            break
+    return total[1] / total[0]
+
+
+def tune(unet: UNet2DConditionModel) -> list[Text]:
+    """Set up a UNet in bfloat16, in place, for what this CPU does faster: attention in blocks or by torch's own kernel,
+    and the layout in memory. Returns what was changed and why, for the log. At full size this takes about a second.
+
+    What is measured is its second level, which has attention and does better or worse as the whole does. Where bfloat16
+    is slow nothing is, as every call would take seconds. A choice changes the last bits of pictures, so its limit lies
+    far from the ratios of processors.
+    """
+    import torch
+
+    from jsd.attention import BlockedAttention, blocked_attention
+
+    levels = [block for block in unet.down_blocks if getattr(block, "has_cross_attention", False)]
+    if not levels or bfloat16_ratio(WIDE // 2) > CLEARLY:
+        return []
+    level, changed = levels[:2][-1], []
+    heads, channels = level.attentions[0].transformer_blocks[0].attn1.heads, level.resnets[0].in_channels
+    ones = functools.partial(torch.ones, device=unet.device, dtype=unet.dtype)
+    q = ones(1, heads, SIDE * SIDE, channels // heads)
+    kernel, blocks = _seconds(
+        lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q), lambda: blocked_attention(q, q, q)
+    )
+    if blocks <= CLEARLY * kernel:
+        unet.set_attn_processor(BlockedAttention())
+        changed.append(Text("attention in blocks ({:.2f} of the time)", blocks / kernel))
+    inputs = (ones(1, channels, SIDE, SIDE), ones(1, unet.time_embedding.linear_2.out_features))
+    context = ones(1, TOKENS, unet.config.cross_attention_dim)
+    kinds = level, copy.deepcopy(level).to(memory_format=torch.channels_last)
+    usual, last = _seconds(*(functools.partial(kind, *inputs, context) for kind in kinds))
+    if last <= NOT_SLOWER * usual:
+        _to_channels_last(unet)
+        changed.append(Text("UNet in channels_last ({:.2f} of the time)", last / usual))
+    return changed
+
+
+def _to_channels_last(module: torch.nn.Module) -> None:
+    """Bring the weights of convolutions into channels_last, each in its own memory.
+
+    `module.to(memory_format=...)` takes new memory, and what it frees is of no use: 0.6 GB at full size.
+    """
+    import torch
+
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            moved = weight.data.movedim(1, 3).clone(memory_format=torch.contiguous_format)
+            weight.data = weight.data.view(moved.shape).copy_(moved).movedim(3, 1)
+
+
+def _seconds(*calls: Callable[[], object]) -> list[float]:
+    """Return the seconds that each call takes, which run in turn.
+
+    They run on one thread, whose own CPU time is counted: so other programs hardly matter. The least of ROUNDS counts.
+    """
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for layer, x in layers:
-                calls = [(copy.deepcopy(layer).to(dtype), x.to(dtype)) for dtype in types]
-                seconds: list[list[float]] = [[], []]
-                for _ in range(1 + ROUNDS):  # the first one also makes the libraries choose their kernels
-                    for (module, y), found in zip(calls, seconds, strict=True):
-                        began = time.thread_time()
-                        module(y)
-                        found.append(time.thread_time() - began)
-                total = [sum_ + min(found[1:]) for sum_, found in zip(total, seconds, strict=True)]
-                if total[1] > CLEARLY * total[0]:
-                    break
+            seconds: list[list[float]] = [[] for _ in calls]
+            for _ in range(1 + ROUNDS):  # the first one also makes the libraries choose their kernels
+                for call, found in zip(calls, seconds, strict=True):
+                    began = time.thread_time()
+                    call()
+                    found.append(time.thread_time() - began)
     finally:
         torch.set_num_threads(threads)
-    return total[1] / total[0]
+    return [min(found[1:]) for found in seconds]
 
 
 def core_limit(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:

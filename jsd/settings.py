@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsd.cpu import EXACT, core_limit, faster_type
+from jsd.cpu import EXACT, core_limit, faster_type, tune
 from jsd.errors import SettingError, shown
 from jsd.language import LANGUAGES, Text, english
 from jsd.manifest import begin_verification, find_weights
@@ -91,6 +91,8 @@ def _begin_loading(folder: str | Path | None = None, told: Callable[[object], st
         facts.append(Text("{} ({})", name, why) if why else name)
         facts.append(Text("safety checker on") if checked else Text("safety checker off"))
         facts += [f"LoRA {lora}" + f" x {lora_scale:g}" * (lora_scale != 1)] if lora else []
+        if on_cpu and name == "bf16" and not compiled:
+            facts += tune(components.unet)
         if compiled:
             _compile(components)
             facts.append(Text("compiled"))
@@ -114,7 +116,7 @@ def _device(told: Callable[[object], str]) -> torch.device:
         if name == "cpu" and os.environ.get("JSD_BUILT_FOR") == "cuda":  # as cog.yaml says
             print(told(NO_GPU), flush=True)
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
     except Exception as error:
         raise SettingError(
             "JSD_DEVICE: {} can't be used ({}); take cpu, or cuda where torch finds an NVIDIA GPU", shown(name), error

@@ -26,6 +26,7 @@ def _environment(tiny_folder, monkeypatch):
     ("name", "value", "message"),
     [
         ("JSD_DEVICE", "toaster", "JSD_DEVICE: 'toaster' can't be used"),
+        ("JSD_DEVICE", "meta", "JSD_DEVICE: 'meta' can't be used"),
         ("JSD_DTYPE", "int8", "JSD_DTYPE: 'int8' was given; allowed are fp16, bf16, fp32"),
         ("JSD_SAFETY_CHECKER", "no", "JSD_SAFETY_CHECKER: 'no' was given; allowed are on, off"),
         ("JSD_MAX_BATCH", "many", "JSD_MAX_BATCH: 'many' was given; a number of UNet rows, 1 or more, is wanted"),
@@ -80,7 +81,7 @@ def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsy
 
 @pytest.mark.parametrize(("value", "graphed"), [("", True), ("on", True), ("off", False)])
 def test_a_gpu_gets_graphs_of_the_unet_if_the_setting_says_so(monkeypatch, capsys, components, value, graphed):
-    monkeypatch.setattr(torch, "empty", lambda *size, **place: None)  # of a GPU that is not here
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))  # of a GPU that is not here
     monkeypatch.setattr(model, "load", lambda *arguments: replace(components, device=arguments[1]))
     monkeypatch.setenv("JSD_DEVICE", "cuda:1")
     monkeypatch.setenv("JSD_CUDA_GRAPHS", value)

@@ -33,21 +33,6 @@ class Scene:
     weather: str | None = None
     style: str = "plain"
 
-    def to_json(self) -> dict:
-        """What JSON can hold; `from_json` reads it."""
-        return {
-            "things": [[t.concept.id, t.drawing.key, t.drawing.face, t.count, t.colour] for t in self.things],
-            "relation": self.relation,
-            "ground": self.ground,
-            "weather": self.weather,
-            "style": self.style,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict, concepts: dict[str, Concept]) -> "Scene":
-        things = tuple(Thing(concepts[i], Drawing(key, face), n, colour) for i, key, face, n, colour in data["things"])
-        return cls(things, data["relation"], data["ground"], data["weather"], data["style"])
-
 
 @lru_cache(1 << 18)
 def _one_in_ten(*words: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_a_batch_holds_pictures_that_are_there(scenes):
         for picture in batch:
             assert any((pictures == one).all((1, 2, 3)).any() for one in (picture, picture[:, ::-1]))
     assert seen == set(known) == {(256, 256), (192, 320)}
+
+
+def test_a_disk_holds_what_is_there_and_what_its_room_is_enough_for(scenes, monkeypatch):
+    free = training_data.RESERVE + 3 * (3 * 3 * 256 * 256)
+    monkeypatch.setattr(training_data.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert scenes.affordable() == 2 + 3
+
+
+def test_on_a_full_disk_one_shard_is_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_data.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    assert Scenes(tmp_path / "scenes", 3).affordable() == 1
 
 
 def test_a_broken_file_of_pictures_is_named(folder):

@@ -85,6 +85,5 @@ def test_there_is_weather_only_out_of_doors_or_on_a_colour(trained):
     assert all(scene.ground in OUTDOORS or scene.ground in COLOURS for scene in trained if scene.weather)
 
 
-def test_the_same_seed_gives_the_same_scenes_and_json_keeps_them(assets, trained):
+def test_the_same_seed_gives_the_same_scenes(assets, trained):
     assert scenes(assets, count=50) == trained[:50]
-    assert [Scene.from_json(scene.to_json(), assets.concepts) for scene in trained[:50]] == trained[:50]
