@@ -90,7 +90,7 @@ class Scenes:
         self.folder.mkdir(parents=True, exist_ok=True)
         there = len(list(self.folder.glob("ids-*.npz")))
         size = self.shard * 3 * NATIVE[0] * NATIVE[1]
-        return max(1, there + (shutil.disk_usage(self.folder).free - RESERVE) // size)
+        return max(1, there + max(0, shutil.disk_usage(self.folder).free - RESERVE) // size)
 
     def wait(self, seconds: float) -> None:
         """Wait so long for all shards, and in any case for one. What failed in a process is raised here."""

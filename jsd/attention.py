@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-QUERIES = 512  # in a block
-SCORES = 2**21  # in a block, at most, if it has one head: 4 MB in bfloat16, which stay in a core's cache
+QUERIES = 512  # in a block, at most
+SCORES = 2**21  # in a block of several heads, at most: 4 MB in bfloat16, which stay in the cache
 
 
 def blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -19,11 +19,16 @@ def blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     `query` is (rows, heads, queries, d), `key` and `value` are (rows, heads, keys, d), and the result is like `query`.
     """
     q, k, v = (x.flatten(0, 1) for x in (query * query.shape[-1] ** -0.5, key, value))
-    result = torch.empty_like(q)
-    heads = max(1, SCORES // (min(QUERIES, q.shape[1]) * k.shape[1]))
+    result, queries = torch.empty_like(q), min(QUERIES, q.shape[1])
+    heads = min(len(q), max(1, SCORES // (queries * k.shape[1])))
+    # All blocks use the same memory: new memory from the system for each would take longer than the products.
+    scores, weights = q.new_empty(2, heads, queries, k.shape[1])
     for q_heads, k_heads, v_heads, out_heads in zip(*(x.split(heads) for x in (q, k, v, result)), strict=True):
-        for block, out in zip(q_heads.split(QUERIES, 1), out_heads.split(QUERIES, 1), strict=True):
-            torch.bmm(torch.bmm(block, k_heads.mT).softmax(-1), v_heads, out=out)
+        for block, out in zip(q_heads.split(queries, 1), out_heads.split(queries, 1), strict=True):
+            place = slice(len(block)), slice(block.shape[1])
+            torch.bmm(block, k_heads.mT, out=scores[place])
+            torch.softmax(scores[place], -1, out=weights[place])
+            torch.bmm(weights[place], v_heads, out=out)
     return result.unflatten(0, query.shape[:2])
 
 

@@ -1,7 +1,7 @@
 """What makes a CPU draw fast: the type it computes in, how the UNet does it in bfloat16, and how many threads do it.
 
-The autoencoder is in channels_last everywhere (`jsd.model.load`). The UNet is in bfloat16 where that is faster, which
-depends on the processor (docs/cpu.md).
+What the UNet does faster depends on the processor (docs/cpu.md), so it is measured. The autoencoder is in channels_last
+everywhere (`jsd.model.load`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from jsd.language import Text
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 
 WIDE = 640  # channels. A UNet whose widest level has fewer spends its time on launching layers, not on arithmetic.
 CLEARLY = 0.7  # of the time of float32. Ratios seen: 0.48 to 0.53 with units for bfloat16, 2.2 to 4.7 without.
@@ -71,38 +73,47 @@ def bfloat16_ratio(width: int) -> float:
 
 
 def tune(unet: UNet2DConditionModel) -> list[Text]:
-    """Set up a UNet in bfloat16, in place, for what this CPU does faster: attention in blocks or by torch's own kernel,
-    and the layout in memory. Returns what was changed and why, for the log. At full size this takes about a second.
+    """Set up a wide UNet in bfloat16, in place, for what this CPU does faster: attention in blocks or by torch's own
+    kernel, and the layout in memory. Returns what was changed and why, for the log. This takes 1.5 s at full size.
 
-    What is measured is its second level, which has attention and does better or worse as the whole does. Where bfloat16
-    is slow nothing is, as every call would take seconds. A choice changes the last bits of pictures, so its limit lies
-    far from the ratios of processors.
+    What is measured is the second level with attention, which does better or worse as the whole UNet does. Nothing is
+    where bfloat16 is slow, as every call would take seconds. A choice changes the last bits of pictures, so its limit
+    lies far from the ratios of processors.
     """
     import torch
+    from diffusers.models.attention_processor import AttnProcessor2_0
+    from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 
     from jsd.attention import BlockedAttention, blocked_attention
 
-    levels = [block for block in unet.down_blocks if getattr(block, "has_cross_attention", False)]
-    if not levels or bfloat16_ratio(WIDE // 2) > CLEARLY:
+    levels = [level for level in unet.down_blocks if isinstance(level, CrossAttnDownBlock2D) and _attention(level)]
+    if not levels or max(unet.config.block_out_channels) < WIDE or bfloat16_ratio(WIDE // 2) > CLEARLY:
         return []
     level, changed = levels[:2][-1], []
-    heads, channels = level.attentions[0].transformer_blocks[0].attn1.heads, level.resnets[0].in_channels
+    attention = _attention(level)
     ones = functools.partial(torch.ones, device=unet.device, dtype=unet.dtype)
-    q = ones(1, heads, SIDE * SIDE, channels // heads)
+    q = ones(1, attention.heads, SIDE * SIDE, attention.to_q.out_features // attention.heads)
     kernel, blocks = _seconds(
         lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q), lambda: blocked_attention(q, q, q)
     )
-    if blocks <= CLEARLY * kernel:
-        unet.set_attn_processor(BlockedAttention())
-        changed.append(Text("attention in blocks ({:.2f} of the time)", blocks / kernel))
-    inputs = (ones(1, channels, SIDE, SIDE), ones(1, unet.time_embedding.linear_2.out_features))
+    if blocks <= CLEARLY * kernel and not unet.config.upcast_attention:
+        old = unet.attn_processors.items()
+        unet.set_attn_processor({name: BlockedAttention() if type(p) is AttnProcessor2_0 else p for name, p in old})
+        changed.append(Text("attention in blocks ({:.2f} of the usual time)", blocks / kernel))
+    inputs = (ones(1, level.resnets[0].in_channels, SIDE, SIDE), ones(1, unet.time_embedding.linear_2.out_features))
     context = ones(1, TOKENS, unet.config.cross_attention_dim)
     kinds = level, copy.deepcopy(level).to(memory_format=torch.channels_last)
     usual, last = _seconds(*(functools.partial(kind, *inputs, context) for kind in kinds))
     if last <= NOT_SLOWER * usual:
         _to_channels_last(unet)
-        changed.append(Text("UNet in channels_last ({:.2f} of the time)", last / usual))
+        changed.append(Text("UNet in channels_last ({:.2f} of the usual time)", last / usual))
     return changed
+
+
+def _attention(level: CrossAttnDownBlock2D) -> Attention | None:
+    """Return the first self-attention of a level, None if it has none of the usual form."""
+    blocks = getattr(level.attentions[0], "transformer_blocks", None)
+    return blocks[0].attn1 if blocks else None
 
 
 def _to_channels_last(module: torch.nn.Module) -> None:
@@ -113,7 +124,7 @@ def _to_channels_last(module: torch.nn.Module) -> None:
     import torch
 
     for weight in module.parameters():
-        if weight.ndim == 4:
+        if weight.ndim == 4 and weight.is_contiguous():
             moved = weight.data.movedim(1, 3).clone(memory_format=torch.contiguous_format)
             weight.data = weight.data.view(moved.shape).copy_(moved).movedim(3, 1)
 

@@ -86,7 +86,7 @@ def load(
     models = {}
     for part in parts:
         _check_files(verification, part)
-        # The autoencoder computes a third faster in this layout. The UNet does not.
+        # The autoencoder computes a third faster in this layout. With the UNet it depends (`jsd.cpu.tune`).
         layout = torch.channels_last if part == "vae" else torch.preserve_format
         models[part] = read_part(folder, part, types[part]).to(device, memory_format=layout)
     processor = None

@@ -31,16 +31,37 @@ def test_blocks_in_bfloat16_are_near_those_in_float32():
     torch.testing.assert_close(found.float(), scaled_dot_product_attention(q, k, v), atol=0.01, rtol=0.02)
 
 
-def test_a_block_holds_no_more_scores_than_allowed_and_all_heads_if_these_are_few(monkeypatch):
-    products = []
-    bmm = torch.bmm
-    monkeypatch.setattr(attention.torch, "bmm", lambda *of, **out: products.append(of[0].shape) or bmm(*of, **out))
+@pytest.fixture
+def products(monkeypatch):
+    """The products of a call: (heads, rows, columns) and the memory of the result."""
+    bmm, found = torch.bmm, []
+
+    def watched(*of, out):
+        found.append((tuple(out.shape), out.data_ptr()))
+        return bmm(*of, out=out)
+
+    monkeypatch.setattr(attention.torch, "bmm", watched)
+    return found
+
+
+def test_a_block_of_heads_holds_no_more_scores_than_allowed_and_all_blocks_share_their_memory(products):
     q = torch.randn(2, 8, 1024, 4)
     blocked_attention(q, q, q)
-    assert max(heads * rows * 1024 for heads, rows, _ in products[::2]) == attention.SCORES
-    products.clear()
-    blocked_attention(q[:, :, :64], q[:, :, :64], q[:, :, :64])
-    assert [tuple(shape[:2]) for shape in products] == [(16, 64)] * 2
+    scores = products[::2]
+    assert max(heads * rows * keys for (heads, rows, keys), _ in scores) == attention.SCORES
+    assert len({place for _, place in scores}) == 1
+
+
+def test_few_scores_are_one_block(products):
+    q = torch.randn(2, 8, 64, 4)
+    blocked_attention(q, q, q)
+    assert [shape for shape, _ in products] == [(16, 64, 64), (16, 64, 4)]
+
+
+def test_a_head_with_many_scores_is_cut_into_queries(products):
+    q, k = torch.randn(1, 1, 1100, 4), torch.randn(1, 1, 9000, 4)
+    blocked_attention(q, k, k)
+    assert [shape for shape, _ in products[::2]] == [(1, 512, 9000), (1, 512, 9000), (1, 76, 9000)]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +69,11 @@ def test_a_block_holds_no_more_scores_than_allowed_and_all_heads_if_these_are_fe
     [
         ({}, (2, 30, 32)),
         ({"cross_attention_dim": 16}, (2, 30, 32)),
+        ({"residual_connection": True}, (2, 30, 32)),
+        ({"norm_num_groups": 4}, (2, 30, 32)),
         ({"residual_connection": True, "norm_num_groups": 4}, (2, 32, 5, 6)),
+        ({}, (2, 32, 5, 6)),
+        ({"cross_attention_dim": 16, "cross_attention_norm": "layer_norm"}, (2, 30, 32)),
         ({"qk_norm": "layer_norm"}, (2, 30, 32)),
         ({"rescale_output_factor": 2.0}, (2, 30, 32)),
     ],

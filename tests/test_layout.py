@@ -17,7 +17,7 @@ SOURCES = ("*.py", *(f"{name}/**/*.py" for name in ("jsd", "embedded", "serving"
 
 # A module imports only from the layers above its own. A package stands for its modules, which may import each other.
 LAYERS = [
-    ("jsd.version", "jsd.language", "jsd.atomic", "jsd.letters"),
+    ("jsd.version", "jsd.language", "jsd.atomic", "jsd.letters", "jsd.attention"),
     ("jsd.errors", "jsd.cpu"),
     ("jsd.checks", "jsd.containers", "jsd.pixels", "jsd.spelling"),
     ("jsd.request", "jsd.device", "jsd.lora", "jsd.infotext", "jsd.clip_input"),

@@ -85,9 +85,10 @@ def test_a_batch_holds_pictures_that_are_there(scenes):
 
 
 def test_a_disk_holds_what_is_there_and_what_its_room_is_enough_for(scenes, monkeypatch):
-    free = training_data.RESERVE + 3 * (3 * 3 * 256 * 256)
-    monkeypatch.setattr(training_data.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    assert scenes.affordable() == 2 + 3
+    for free, room in ((training_data.RESERVE + 3 * (3 * 3 * 256 * 256), 3), (0, 0)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(training_data.shutil, "disk_usage", lambda folder, usage=usage: usage)
+        assert scenes.affordable() == 2 + room
 
 
 def test_on_a_full_disk_one_shard_is_rendered(tmp_path, monkeypatch):
