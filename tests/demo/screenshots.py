@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def _save(visitor: Visitor, file: Path) -> None:
 
 
 if __name__ == "__main__":
+    if not subprocess.run(["fc-list", ":lang=ja"], capture_output=True, check=True).stdout:
+        sys.exit("no font here has Japanese characters; install one, such as Debian's fonts-noto-cjk")
     with served("-m", "demo", "--port", "{port}", cwd=ROOT) as address, chromium() as browser:
         folder = Path(*sys.argv[1:2] or ["docs"])
         take_desk(address, browser, folder / "demo.webp")
