@@ -36,6 +36,8 @@ def test_a_server_whose_worker_has_died_answers_as_documented_until_the_health_c
     assert running.result()["error"] == "Worker crashed"
     os.kill(supervisor, signal.SIGSTOP)  # its own checks would end the server within seconds
     try:
+        # A request in the very moment of the worker's death can wait for ever.
+        server.wait("the end of its worker", lambda: server.health()["status"] == "UNHEALTHY")
         answers = [server.call("POST", "/predictions", {"input": {}}) for _ in range(40)]
         health = server.health()
         done = subprocess.run(check, capture_output=True, text=True)
