@@ -76,9 +76,9 @@ def tune(unet: UNet2DConditionModel) -> list[Text]:
     """Set up a wide UNet in bfloat16, in place, for what this CPU does faster: attention in blocks or by torch's own
     kernel, and the layout in memory. Returns what was changed and why, for the log. This takes 1.5 s at full size.
 
-    What is measured is the second level with attention, which does better or worse as the whole UNet does. Nothing is
-    where bfloat16 is slow, as every call would take seconds. A choice changes the last bits of pictures, so its limit
-    lies far from the ratios of processors.
+    What is measured is the second level with attention, which does better or worse as the whole UNet does. Where
+    bfloat16 is slow nothing is measured, as every call would take seconds. A choice changes the last bits of
+    pictures, so its limit lies far from the ratios of processors.
     """
     import torch
     from diffusers.models.attention_processor import AttnProcessor2_0
