@@ -53,7 +53,7 @@ def test_a_server_of_the_image_draws_and_says_that_it_finds_no_gpu(tmp_path):
         warning, _, rest = server.health()["setup"]["logs"].partition("this image was built for an NVIDIA GPU")
         assert warning.endswith("WARNING: ")
         assert f"weights {image / 'weights' / 'embedded'} (jsd-embedded), device cpu" in rest
-        assert server.draw(width=64, height=64)[0].size == (64, 64)
+        assert server.draw()[0].size == (256, 256)
         assert server.call("POST", "/predictions", {"input": {"width": 63}})[0] == 422
         health = subprocess.run(["script/healthcheck", "--port", server.url.rpartition(":")[2]], cwd=image)
         assert health.returncode == 0
