@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from embedded.prompts import Task, plain
-from embedded.safety_checker import FLAGGED
+from embedded.safety_examples import FLAGGED
 from embedded.scenes import STYLES, Concept
 from embedded.scores import share
 from jsd.language import Text

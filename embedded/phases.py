@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from embedded import autoencoder, networks, safety_checker, text_to_image, workers
+from embedded import autoencoder, networks, safety_checker, safety_examples, text_to_image, workers
 from embedded.budget import Budget, Scale
 from embedded.preview import draw_preview, draw_restored
+from embedded.safety_examples import Examples
 from embedded.scenes import Assets, load_assets
 from embedded.training_data import Bucket, Scenes, encode_all, make_tokenizer
 from jsd.atomic import write_text
@@ -32,7 +33,6 @@ from jsd.vae import to_pixels
 
 STAGES = ("base", "stage1", "stage2")
 AUTOENCODER = Plan(10**9, 1e-3, muon=3e-3, ema=0.998, seed=1, flat=0.6, save_every=10**9, save_seconds=200)
-SAFETY = Plan(10**9, 2e-3, muon=2e-3, warmup=50, ema=0.99, seed=9, flat=0.5, save_every=10**9)
 SOURCES = "sources.sha256"
 
 
@@ -89,9 +89,9 @@ class Run:
             vae = self._autoencoder(scenes, before)
             scenes.stop()
             print(Text("{} scenes", len(scenes)))
-            rendering = safety_checker.start(pool, self.scale.rendered)
+            rendering = safety_examples.start(pool, self.scale.rendered)
             buckets = encode_all(scenes, vae, self.accelerator.autocast, 2 * self.scale.pictures)
-            examples = safety_checker.rendered(rendering, assets)
+            examples = safety_examples.rendered(rendering, assets)
         torch.manual_seed(0)
         unet = before.unet if before else networks.make_unet(self.scale.sizes)
         text = before.text_encoder if before else None
@@ -155,9 +155,9 @@ class Run:
             write_text(noted, repr(self.budget.seconds(phase)))
         return float(noted.read_text("utf-8"))
 
-    def _checker(self, parts: Parts, assets: Assets, examples: safety_checker.Examples) -> StableDiffusionSafetyChecker:
-        own = safety_checker.drawn(in_training(parts, self.defaults), assets, self.scale.drawn)
-        plan = replace(SAFETY, seconds=self._seconds("safety"))
+    def _checker(self, parts: Parts, assets: Assets, examples: Examples) -> StableDiffusionSafetyChecker:
+        own = safety_examples.drawn(in_training(parts, self.defaults), assets, self.scale.drawn)
+        plan = replace(safety_checker.PLAN, seconds=self._seconds("safety"))
         batch = self.scale.examples
         return safety_checker.train(assets, examples, own, plan, self.work, self.accelerator, batch)
 

@@ -16,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 
 from embedded import budget, networks, spellings
 from embedded.phases import STAGES, Run, noise_scheduler
-from embedded.safety_checker import FLAGGED
+from embedded.safety_examples import FLAGGED
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import ICON_SETS, fetch
 from jsd.cpu import cores

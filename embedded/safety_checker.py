@@ -1,13 +1,11 @@
 """Train and calibrate the embedded model's safety checker: it tells pictures of weapons (FLAGGED) from others.
 
 The network is that of Stable Diffusion's safety checker, smaller: it flags a picture whose embedding is too close to
-one of up to 17 concept embeddings. It learns from renderings of scenes, and from pictures that the finished model
-itself draws, because those are the pictures that it has to judge. Both have a weapon in every third scene.
+one of up to 17 concept embeddings. It learns from renderings and from the model's own pictures
+(`embedded.safety_examples`).
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,113 +13,19 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from PIL import Image
 
-from embedded import workers
-from embedded.generate import decoded_jobs
-from embedded.networks import CHECKER_SIDE, CHECKER_WIDTH, NEVER, make_checker, make_image_processor
-from embedded.scenes import Assets, Scene, caption, render, sample_scene
+from embedded.networks import CHECKER_WIDTH, NEVER, make_checker, make_image_processor
+from embedded.safety_examples import FLAGGED, Examples
+from embedded.scenes import Assets
 from jsd.language import Text
-from jsd.model import Components
-from jsd.request import MIN_SIZE, Request
 from jsd.train import trainer
 from jsd.train.trainer import Plan
 from jsd.vae import to_tensor
 
-FLAGGED = ("pistol", "bomb", "sword")  # ids of concepts
-SHARE = 1 / 3  # of the scenes show a concept of FLAGGED
+PLAN = Plan(10**9, 2e-3, muon=2e-3, warmup=50, ema=0.99, seed=9, flat=0.5, save_every=10**9)
 CENTRES = 4  # embeddings per flagged concept
 SCALE = 16.0  # of cosines, as logits
 ALARMS = 0.002  # the share of harmless pictures above the threshold, at most
-SIDES = ((1, 1), (1, 1), (1.25, 0.8125), (0.8125, 1.25))  # sizes of drawn pictures, as shares of the native ones
-FIRST_SEED = 1_000_000  # far from the seeds of the evaluation
-
-Rendering = Iterator[list[tuple[np.ndarray, list[str]]]]  # pictures, and the ids of the concepts in each
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Pictures as the checker gets them, uint8 (n, CHECKER_SIDE, CHECKER_SIDE, 3), and what each one shows:
-    `shown[i, k]` says whether the concept with number k is in picture i, bool (n, concepts).
-    """
-
-    pixels: np.ndarray
-    shown: np.ndarray
-
-    def part(self, chosen: np.ndarray) -> "Examples":
-        """Return the examples that `chosen` has, bool (n,)."""
-        return Examples(self.pixels[chosen], self.shown[chosen])
-
-    def __add__(self, other: "Examples") -> "Examples":
-        return Examples(*(np.concatenate(both) for both in ((self.pixels, other.pixels), (self.shown, other.shown))))
-
-
-def sample(rng: np.random.Generator, assets: Assets) -> Scene:
-    """Return a random scene. In a share SHARE of them, one of its things is a concept of FLAGGED."""
-    scene, name = sample_scene(rng, assets, "train"), FLAGGED[rng.integers(len(FLAGGED))]
-    if rng.random() > SHARE or name in ids(scene):
-        return scene
-    drawings, chosen = assets.drawings[name], rng.integers(len(scene.things))
-    drawing = drawings[rng.integers(len(drawings))]
-    weapon = replace(scene.things[chosen], concept=assets.concepts[name], drawing=drawing)
-    return replace(scene, things=tuple(weapon if i == chosen else thing for i, thing in enumerate(scene.things)))
-
-
-def ids(scene: Scene) -> list[str]:
-    """Return the ids of the concepts in a scene."""
-    return [thing.concept.id for thing in scene.things]
-
-
-def shrink(picture: Image.Image) -> np.ndarray:
-    """Return a picture as the checker gets it: squeezed to uint8 (CHECKER_SIDE, CHECKER_SIDE, 3)."""
-    return np.asarray(picture.resize((CHECKER_SIDE, CHECKER_SIDE), Image.Resampling.BICUBIC))
-
-
-def _rendered(seed: int, count: int) -> list[tuple[np.ndarray, list[str]]]:
-    """Render `count` scenes in a process of the pool."""
-    assets, rng = workers.assets(), np.random.default_rng((9, seed))
-    scenes = [sample(rng, assets) for _ in range(count)]
-    pictures = [shrink(Image.fromarray(render(scene, rng, assets))) for scene in scenes]
-    return [(pixels, ids(scene)) for pixels, scene in zip(pictures, scenes, strict=True)]
-
-
-def start(pool: Executor, count: int, seed: int = 0, each: int = 50) -> Rendering:
-    """Begin to render `count` scenes with the processes of `pool` (see `embedded.workers`), for `rendered`."""
-    starts = range(0, count, each)
-    return pool.map(_rendered, [seed + first for first in starts], [min(each, count - first) for first in starts])
-
-
-def rendered(rendering: Rendering, assets: Assets) -> Examples:
-    """Wait for the scenes that `start` began, and return them."""
-    return _examples(assets, [example for part in rendering for example in part])
-
-
-def drawn(components: Components, assets: Assets, count: int, seed: int = FIRST_SEED) -> Examples:
-    """Let the model draw `count` scenes from their captions. Half of the pictures are not square."""
-    rng = np.random.default_rng((10, seed))
-    scenes = [sample(rng, assets) for _ in range(count)]
-    found = []
-    for k, part in enumerate(scenes[first : first + 8] for first in range(0, count, 8)):
-        size = _size(components, *SIDES[k % len(SIDES)])
-        requests = [Request(caption(scene, rng), seed=seed + 8 * k + i, **size) for i, scene in enumerate(part)]
-        for scene, job in zip(part, decoded_jobs(components, requests), strict=True):
-            picture = Image.fromarray(np.asarray(job.pictures[0]))
-            found.append((shrink(picture), ids(scene)))
-    return _examples(assets, found)
-
-
-def _size(components: Components, width: float, height: float) -> dict[str, int]:
-    native = components.defaults
-    sides = {"width": native.width * width, "height": native.height * height}
-    return {name: max(round(side / native.cell) * native.cell, MIN_SIZE) for name, side in sides.items()}
-
-
-def _examples(assets: Assets, found: Sequence[tuple[np.ndarray, list[str]]]) -> Examples:
-    number = {name: k for k, name in enumerate(assets.concepts)}
-    shown = np.zeros((len(found), len(number)), bool)
-    for row, (_, ids) in zip(shown, found, strict=True):
-        row[[number[name] for name in ids]] = True
-    return Examples(np.stack([pixels for pixels, _ in found]), shown)
 
 
 class Detector(torch.nn.Module):
@@ -199,7 +103,7 @@ def calibrate(checker: StableDiffusionSafetyChecker, flagged: Sequence[int], *ki
     for kind in kinds:
         found, shown = cosines(checker, kind.pixels), torch.from_numpy(kind.shown[:, list(flagged)].any(1))
         inside, outside = found[shown], found[~shown]
-        high = outside.quantile(1 - ALARMS) if len(outside) else torch.tensor(0.5)
+        high = outside.quantile(1 - ALARMS, interpolation="higher") if len(outside) else torch.tensor(0.5)
         low = inside.quantile(0.02) if len(inside) else high
         limits.append(torch.maximum(high, (high + low) / 2))
         judged.append((inside, outside))

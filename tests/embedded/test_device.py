@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from embedded import autoencoder, networks, safety_checker, text_to_image, training_data
-from embedded.safety_checker import Examples
+from embedded.safety_examples import FLAGGED, Examples
 from embedded.training_data import Bucket
 from jsd.train import trainer
 from jsd.train.parts import Parts
@@ -67,7 +67,7 @@ def test_a_stage(devices, components, tmp_path: Path):
 
 
 def test_the_safety_checker(devices, tmp_path):
-    side, names = safety_checker.CHECKER_SIDE, ("cat", *safety_checker.FLAGGED)
+    side, names = networks.CHECKER_SIDE, ("cat", *FLAGGED)
     examples = Examples(np.zeros((4, side, side, 3), np.uint8), np.eye(4, dtype=bool))
     assets = SimpleNamespace(concepts=dict.fromkeys(names))
     with pytest.raises(KeyboardInterrupt):

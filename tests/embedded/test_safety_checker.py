@@ -1,6 +1,7 @@
 """The safety checker learns from scenes with and without weapons, and its threshold spares the harmless ones."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from embedded import networks, safety_checker, workers
-from embedded.safety_checker import FLAGGED, Examples
+from embedded import networks, safety_checker, safety_examples, workers
+from embedded.safety_examples import FLAGGED, Examples
 from embedded.scenes import load_assets
 from jsd import safety
+from jsd.request import Defaults
 from jsd.train.trainer import Plan
 from tests.embedded.icons import short_table, write_icons
 
@@ -42,11 +44,11 @@ def squares(count: int, weapon: int | None) -> Examples:
 
 def test_a_third_of_the_scenes_shows_a_weapon(assets):
     rng = np.random.default_rng(0)
-    scenes = [safety_checker.sample(rng, assets) for _ in range(300)]
-    with_weapon = [scene for scene in scenes if set(safety_checker.ids(scene)) & set(FLAGGED)]
+    scenes = [safety_examples.sample(rng, assets) for _ in range(300)]
+    with_weapon = [scene for scene in scenes if set(safety_examples.ids(scene)) & set(FLAGGED)]
     assert len(with_weapon) > 100
-    assert {name for scene in with_weapon for name in safety_checker.ids(scene)} >= set(FLAGGED)
-    assert all(len(ids) == len(set(ids)) for ids in map(safety_checker.ids, scenes))
+    assert {name for scene in with_weapon for name in safety_examples.ids(scene)} >= set(FLAGGED)
+    assert all(len(ids) == len(set(ids)) for ids in map(safety_examples.ids, scenes))
 
 
 def test_rendered_scenes_are_as_large_as_the_checker_wants_and_say_what_they_show(assets):
@@ -56,7 +58,7 @@ def test_rendered_scenes_are_as_large_as_the_checker_wants_and_say_what_they_sho
             yield done.result()
 
     pool = SimpleNamespace(map=call)
-    examples = safety_checker.rendered(safety_checker.start(pool, 5, each=2), assets)
+    examples = safety_examples.rendered(safety_examples.start(pool, 5, each=2), assets)
     assert (examples.pixels.shape, examples.pixels.dtype) == ((5, SIDE, SIDE, 3), np.uint8)
     assert examples.shown.shape == (5, len(assets.concepts))
     assert examples.shown.any(1).all()
@@ -87,6 +89,29 @@ def test_the_threshold_spares_harmless_pictures_that_look_like_weapons():
 
 
 def test_a_picture_is_squeezed_to_what_the_checker_sees():
-    picture = safety_checker.shrink(Image.new("RGB", (320, 208), "red"))
+    picture = safety_examples.shrink(Image.new("RGB", (320, 208), "red"))
     assert picture.shape == (SIDE, SIDE, 3)
     assert (picture == (255, 0, 0)).all()
+
+
+def test_drawn_pictures_have_many_sizes_and_settings_and_small_ones_show_no_weapon(assets, components, monkeypatch):
+    asked = []
+
+    def draw(components, requests, size):
+        asked.append(requests)
+        for request in requests:
+            side = (request.height, request.width, 3)
+            yield SimpleNamespace(pictures=[np.zeros(side, np.uint8)])
+
+    monkeypatch.setattr(safety_examples, "decoded_jobs", draw)
+    native = replace(components, defaults=Defaults(256, 256, cell=components.defaults.cell))
+    examples = safety_examples.drawn(native, assets, 200, seed=5)
+    requests = [request for part in asked for request in part]
+    assert examples.pixels.shape == (200, SIDE, SIDE, 3)
+    assert [request.seed for request in requests] == list(range(5, 205))
+    assert {request.scheduler for request in requests} >= {None, "DDIM", "K_LMS", "UNI_PC"}
+    small = [request.width <= 128 for request in requests]
+    weapons = examples.shown[:, [list(assets.concepts).index(name) for name in FLAGGED]].any(1)
+    assert 0 < sum(small) < 60
+    assert not weapons[small].any()
+    assert weapons[~np.array(small)].mean() > 0.3

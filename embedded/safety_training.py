@@ -1,0 +1,119 @@
+"""Train the safety checker of the embedded model anew, with more of the model's own pictures.
+
+    python -m embedded.safety_training weights/embedded
+
+Two cores take an hour, most of it for drawing. npm fetches the icons. What is drawn stays in --workdir: the same
+command with a larger --drawn adds to it.
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedded import safety_checker, workers
+from embedded.networks import CHECKER_SIDE, make_image_processor
+from embedded.safety_examples import FIRST_SEED, Examples, drawn, rendered, start
+from embedded.scenes import Assets, load_assets
+from embedded.scenes.concepts import CONCEPTS_FILE
+from embedded.scenes.icons import fetch
+from jsd import settings
+from jsd.atomic import atomic_file
+from jsd.cli import CommandParser
+from jsd.cpu import cores
+from jsd.errors import JSDError
+from jsd.genuine.folder import new_folder, save_part, write_index, write_manifest
+from jsd.language import Text, speak
+from jsd.manifest import MANIFEST, find_weights, read_json
+from jsd.model import Components
+from jsd.train.options import check_folder, number, whole
+from jsd.train.trainer import make_accelerator
+
+REPLACED = ("safety_checker", "feature_extractor")
+EACH = 240  # of the model's own pictures in a file
+
+
+def own_pictures(components: Components, assets: Assets, count: int, folder: Path) -> Examples:
+    """Return `count` pictures that the model drew, rounded up to a multiple of EACH. Those that are in `folder` from an
+    earlier run are not drawn again.
+    """
+    found = Examples(np.empty((0, CHECKER_SIDE, CHECKER_SIDE, 3), np.uint8), np.empty((0, len(assets.concepts)), bool))
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(FIRST_SEED, FIRST_SEED + count, EACH):
+        file = folder / f"drawn-{seed}.npz"
+        if not file.is_file():
+            part = drawn(components, assets, EACH, seed)
+            with atomic_file(file) as path, path.open("wb") as data:
+                np.savez(data, pixels=part.pixels, shown=part.shown)
+        with np.load(file, allow_pickle=False) as part:
+            found += Examples(part["pixels"], part["shown"])
+    return found
+
+
+def replace_checker(folder: Path, checker: safety_checker.StableDiffusionSafetyChecker) -> None:
+    """Put a safety checker and its image processor into a model folder, in place of those that are there. The checker
+    is stored in half precision.
+    """
+    about = read_json(folder / MANIFEST)
+    del about["files"]
+    with new_folder(folder) as work:
+        shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*REPLACED, MANIFEST), dirs_exist_ok=True)
+        save_part(checker.half(), work / "safety_checker")
+        make_image_processor().save_pretrained(work / "feature_extractor")
+        write_index(work)
+        write_manifest(work, **about)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a safety checker as the command line says, and put it into the model's folder."""
+    check_folder("--workdir", arguments.workdir)
+    folder = find_weights(arguments.folder)
+    fetch(arguments.icons)
+    sprites = arguments.workdir / "sprites"
+    assets = load_assets(arguments.icons, CONCEPTS_FILE, sprites, cores())
+    components = replace(settings.load_components(folder), safety_checker=None)
+    own = own_pictures(components, assets, arguments.drawn, arguments.workdir / _digest(folder))
+    with workers.start(arguments.icons, CONCEPTS_FILE, sprites, cores()) as pool:
+        examples = rendered(start(pool, arguments.rendered), assets)
+    plan = replace(safety_checker.PLAN, seconds=60 * arguments.minutes)
+    accelerator = make_accelerator(bf16_on_cpu=False)
+    checker = safety_checker.train(assets, examples, own, plan, arguments.workdir, accelerator, arguments.batch)
+    replace_checker(folder, checker)
+    print(Text("wrote {}", folder / "safety_checker"))
+
+
+def _digest(folder: Path) -> str:
+    """Return a name for what a model draws: another model, or one with other defaults, has another."""
+    about = read_json(folder / MANIFEST)
+    files = {path: entry["sha256"] for path, entry in about["files"].items() if not path.startswith(REPLACED)}
+    return hashlib.sha256(repr((sorted(files.items()), about["defaults"])).encode()).hexdigest()[:12]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the checker that the command line `argv` describes. Returns the exit code: 0, or 2 after an error."""
+    speak()
+    parser = CommandParser(prog="python -m embedded.safety_training", description=Text("Train the safety checker."))
+    add = parser.add_argument
+    add("folder", type=Path, help="the model, whose safety checker is replaced")
+    add("--icons", type=Path, default=Path("runs/icons"), help="icon sets (default: runs/icons)")
+    add("--workdir", type=Path, default=Path("runs/safety"), help="pictures, checkpoints (default: runs/safety)")
+    add("--drawn", type=whole(EACH), default=4800, help="of the model's own pictures (default: 4800)")
+    add("--rendered", type=whole(1), default=8000, help="scenes (default: 8000)")
+    add("--minutes", type=number(positive=True), default=10.0, help="of training (default: 10)")
+    add("--batch", type=whole(2), default=96, help="pictures in a step (default: 96)")
+    arguments = parser.parse_args(argv)
+    try:
+        train(arguments)
+    except (JSDError, OSError) as error:
+        print(Text("error: {}", error), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
