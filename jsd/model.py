@@ -19,6 +19,7 @@ from safetensors import safe_open
 from transformers import CLIPImageProcessorPil, CLIPTextModel
 from transformers.utils import logging
 
+from jsd import safety
 from jsd.adapters import Adapter, Adapters
 from jsd.errors import InputError, WeightsError
 from jsd.language import Text
@@ -27,11 +28,12 @@ from jsd.request import Defaults, Request
 from jsd.tokenizer import Tokenizer
 
 __all__ = ["PARTS", "Components", "cell_of", "check_parts_match", "find_weights", "load", "read_part"]
+# In the order of reading: while the UNet is read, its file takes memory, too, so the others are not there yet.
 PARTS = {
-    "text_encoder": CLIPTextModel,
     "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
     "safety_checker": StableDiffusionSafetyChecker,
+    "text_encoder": CLIPTextModel,
+    "vae": AutoencoderKL,
 }
 WEIGHT_FILES = {
     part: f"{'diffusion_pytorch_' * issubclass(kind, ModelMixin)}model.safetensors" for part, kind in PARTS.items()
@@ -88,7 +90,11 @@ def load(
         _check_files(verification, part)
         # The autoencoder computes a third faster in this layout. With the UNet it depends (`jsd.cpu.tune`).
         layout = torch.channels_last if part == "vae" else torch.preserve_format
-        models[part] = read_part(folder, part, types[part]).to(device, memory_format=layout)
+        halved = part == "safety_checker" and device.type == "cpu" and _in_half(folder, part, types[part])
+        models[part] = read_part(folder, part, torch.float16 if halved else types[part])
+        models[part].to(device, memory_format=layout)
+        if halved:
+            safety.compute_in_float32(models[part])
     processor = None
     if safety_checker:
         config = verification.config("feature_extractor/preprocessor_config.json")
@@ -153,6 +159,12 @@ def stored_types(file: Path) -> set[torch.dtype | None]:
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with safe_open(file, "pt") as data:
         return {types.get(data.get_slice(name).get_dtype()) for name in data.keys()}  # noqa: SIM118
+
+
+def _in_half(folder: Path, part: str, dtype: torch.dtype) -> bool:
+    """Whether a part that is to compute in float32 is stored in float16."""
+    file = folder / part / WEIGHT_FILES[part]
+    return dtype == torch.float32 and file.is_file() and stored_types(file) == {torch.float16}
 
 
 def cell_of(vae: AutoencoderKL) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from jsd import safety
 from jsd.errors import NaNError
+from jsd.model import read_part
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
 
@@ -30,6 +31,19 @@ def with_threshold(checker, threshold):
 def test_a_picture_is_flagged_above_the_threshold(checker, components, pictures, threshold, flag):
     flagged = safety.check(with_threshold(checker, threshold), components.image_processor, pictures)
     assert flagged == [flag] * 3
+
+
+def test_a_checker_in_half_the_memory_computes_the_same(components, tiny_folder, pictures):
+    """What serving loads on a CPU, beside the checker in float32."""
+    pixels = components.image_processor(images=list(pictures.numpy()), return_tensors="pt").pixel_values
+    halved, whole = components.safety_checker, read_part(tiny_folder, "safety_checker", torch.float32)
+    assert {type(layer) for layer in halved.modules() if isinstance(layer, torch.nn.Linear)} == {safety.HalfLinear}
+    with torch.inference_mode():
+        mine, stock = (model.visual_projection(model.vision_model(pixels)[1]) for model in (halved, whole))
+    assert mine.dtype == torch.float32
+    assert torch.equal(mine, stock)
+    bytes_of = [sum(p.nbytes for p in model.parameters() if p.ndim == 2) for model in (halved, whole)]
+    assert bytes_of[0] < 0.8 * bytes_of[1]
 
 
 def test_flagged_pictures_are_not_blackened(checker, components, pictures):
