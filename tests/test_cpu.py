@@ -104,6 +104,11 @@ def test_the_type_that_is_asked_for_wins_and_the_log_says_which_it_is(served, ca
     assert (components.text_encoder.dtype, components.safety_checker.dtype) == (torch.float32, torch.float32)
 
 
+def test_the_log_says_that_float16_is_slow_on_a_cpu(served, capsys):
+    assert served(JSD_DTYPE="fp16").unet.dtype == torch.float16
+    assert "device cpu, fp16 (slow on most CPUs; leave JSD_DTYPE out), safety" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("dtype", "compiled", "told"), [("bf16", "", True), ("fp32", "", False), ("bf16", "on", False)]
 )
