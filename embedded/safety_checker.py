@@ -54,17 +54,28 @@ class Detector(torch.nn.Module):
 
 
 def train(
-    assets: Assets, examples: Examples, own: Examples, plan: Plan, folder: Path, accelerator: Accelerator, batch: int
+    assets: Assets,
+    examples: Examples,
+    own: Examples,
+    plan: Plan,
+    folder: Path,
+    accelerator: Accelerator,
+    batch: int,
+    before: StableDiffusionSafetyChecker | None = None,
 ) -> StableDiffusionSafetyChecker:
     """Train a safety checker on `examples` (renderings) and `own` (the model's own pictures, half of a batch), and
     return it, with a threshold that `calibrate` sets. For this an eighth of `own` is kept from the training.
+
+    It begins with random weights, or with those of the checker `before`, which this function made. That one is changed.
     """
     torch.manual_seed(plan.seed)
-    checker = make_checker()
+    checker = before or make_checker()
     unseen = np.arange(len(own.pixels)) % 8 == 7
     learnt, unseen = own.part(~unseen), own.part(unseen)
     flagged = [list(assets.concepts).index(name) for name in FLAGGED]
     model = Detector(checker, len(assets.concepts), flagged)
+    if before:
+        model.centres.data.copy_(before.concept_embeds[: len(model.centres)])
     device, half = accelerator.device, batch // 2
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -103,7 +114,7 @@ def calibrate(checker: StableDiffusionSafetyChecker, flagged: Sequence[int], *ki
     for kind in kinds:
         found, shown = cosines(checker, kind.pixels), torch.from_numpy(kind.shown[:, list(flagged)].any(1))
         inside, outside = found[shown], found[~shown]
-        high = outside.quantile(1 - ALARMS, interpolation="higher") if len(outside) else torch.tensor(0.5)
+        high = outside.quantile(1 - ALARMS) if len(outside) else torch.tensor(0.5)
         low = inside.quantile(0.02) if len(inside) else high
         limits.append(torch.maximum(high, (high + low) / 2))
         judged.append((inside, outside))

@@ -1,4 +1,4 @@
-"""Train the safety checker of the embedded model anew, with more of the model's own pictures.
+"""Train the safety checker of the embedded model on, with more of the model's own pictures.
 
     python -m embedded.safety_training weights/embedded
 
@@ -10,19 +10,20 @@ import argparse
 import hashlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from embedded import safety_checker, workers
-from embedded.networks import CHECKER_SIDE, make_image_processor
+from embedded.networks import CHECKER_SIDE, make_checker, make_image_processor
 from embedded.safety_examples import FIRST_SEED, Examples, drawn, rendered, start
 from embedded.scenes import Assets, load_assets
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import fetch
-from jsd import settings
 from jsd.atomic import atomic_file
 from jsd.cli import CommandParser
 from jsd.cpu import cores
@@ -30,12 +31,13 @@ from jsd.errors import JSDError
 from jsd.genuine.folder import new_folder, save_part, write_index, write_manifest
 from jsd.language import Text, speak
 from jsd.manifest import MANIFEST, find_weights, read_json
-from jsd.model import Components
+from jsd.model import Components, load, read_part
 from jsd.train.options import check_folder, number, whole
 from jsd.train.trainer import make_accelerator
 
 REPLACED = ("safety_checker", "feature_extractor")
 EACH = 240  # of the model's own pictures in a file
+GOING_ON = replace(safety_checker.PLAN, lr=1e-3, muon=1e-3, flat=0.3)  # from a trained checker
 
 
 def own_pictures(components: Components, assets: Assets, count: int, folder: Path) -> Examples:
@@ -69,20 +71,31 @@ def replace_checker(folder: Path, checker: safety_checker.StableDiffusionSafetyC
         write_manifest(work, **about)
 
 
+def checker_of(folder: Path) -> safety_checker.StableDiffusionSafetyChecker | None:
+    """Return the safety checker of a model folder, if it has one of this project's shapes."""
+    if not (folder / "safety_checker").is_dir():
+        return None
+    checker = read_part(folder, "safety_checker", torch.float32).requires_grad_(True)
+    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (checker, make_checker())]
+    return checker if shapes[0] == shapes[1] else None
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train a safety checker as the command line says, and put it into the model's folder."""
     check_folder("--workdir", arguments.workdir)
     folder = find_weights(arguments.folder)
+    accelerator = make_accelerator(bf16_on_cpu=False)
+    components = load(folder, accelerator.device, safety_checker=False)
+    before = checker_of(folder)
     fetch(arguments.icons)
     sprites = arguments.workdir / "sprites"
     assets = load_assets(arguments.icons, CONCEPTS_FILE, sprites, cores())
-    components = replace(settings.load_components(folder), safety_checker=None)
     own = own_pictures(components, assets, arguments.drawn, arguments.workdir / _digest(folder))
     with workers.start(arguments.icons, CONCEPTS_FILE, sprites, cores()) as pool:
         examples = rendered(start(pool, arguments.rendered), assets)
-    plan = replace(safety_checker.PLAN, seconds=60 * arguments.minutes)
-    accelerator = make_accelerator(bf16_on_cpu=False)
-    checker = safety_checker.train(assets, examples, own, plan, arguments.workdir, accelerator, arguments.batch)
+    plan = replace(GOING_ON if before else safety_checker.PLAN, seconds=60 * arguments.minutes)
+    with tempfile.TemporaryDirectory(dir=arguments.workdir) as work:
+        checker = safety_checker.train(assets, examples, own, plan, Path(work), accelerator, arguments.batch, before)
     replace_checker(folder, checker)
     print(Text("wrote {}", folder / "safety_checker"))
 
@@ -95,13 +108,13 @@ def _digest(folder: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the checker that the command line `argv` describes. Returns the exit code: 0, or 2 after an error."""
+    """Train the checker on as the command line `argv` says. Returns the exit code: 0, or 2 after an error."""
     speak()
-    parser = CommandParser(prog="python -m embedded.safety_training", description=Text("Train the safety checker."))
+    parser = CommandParser(prog="python -m embedded.safety_training", description=Text("Train the safety checker on."))
     add = parser.add_argument
     add("folder", type=Path, help="the model, whose safety checker is replaced")
     add("--icons", type=Path, default=Path("runs/icons"), help="icon sets (default: runs/icons)")
-    add("--workdir", type=Path, default=Path("runs/safety"), help="pictures, checkpoints (default: runs/safety)")
+    add("--workdir", type=Path, default=Path("runs/safety"), help="drawn pictures (default: runs/safety)")
     add("--drawn", type=whole(EACH), default=4800, help="of the model's own pictures (default: 4800)")
     add("--rendered", type=whole(1), default=8000, help="scenes (default: 8000)")
     add("--minutes", type=number(positive=True), default=10.0, help="of training (default: 10)")

@@ -35,3 +35,8 @@ def test_the_checker_of_a_model_is_replaced_and_nothing_else(table, tmp_path, ti
     assert {name: after[name] for name in before if name != "files"} == {n: before[n] for n in before if n != "files"}
     assert {value.dtype for value in load_file(tiny_copy / CHECKER).values()} >= {torch.float16}
     assert len(list(work.glob("*/drawn-*.npz"))) == 1
+    first = load_file(tiny_copy / CHECKER)["visual_projection.weight"].float().flatten()
+    assert safety_training.main(arguments) == 0, capsys.readouterr().err  # goes on from the one that it made
+    second = load_file(tiny_copy / CHECKER)["visual_projection.weight"].float().flatten()
+    assert torch.cosine_similarity(first, second, dim=0) > 0.9
+    assert not torch.equal(first, second)
