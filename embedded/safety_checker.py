@@ -25,7 +25,7 @@ from jsd.vae import to_tensor
 PLAN = Plan(10**9, 2e-3, muon=2e-3, warmup=50, ema=0.99, seed=9, flat=0.5, save_every=10**9)
 CENTRES = 4  # embeddings per flagged concept
 SCALE = 16.0  # of cosines, as logits
-ALARMS = 0.002  # the share of harmless pictures above the threshold, at most
+ALARMS = 0.002  # the share of harmless pictures above the threshold, about
 
 
 class Detector(torch.nn.Module):
@@ -107,8 +107,8 @@ def cosines(checker: StableDiffusionSafetyChecker, pixels: np.ndarray) -> torch.
 
 
 def calibrate(checker: StableDiffusionSafetyChecker, flagged: Sequence[int], *kinds: Examples) -> None:
-    """Set the threshold of all centres, in place: the least one that at most a share ALARMS of the harmless pictures of
-    each kind pass, or midway from there to the pictures of FLAGGED if these are further away.
+    """Set the threshold of all centres, in place: the one that about a share ALARMS of the harmless pictures of each
+    kind pass, or midway from there to the pictures of FLAGGED if these are further away.
     """
     limits, judged = [], []
     for kind in kinds:

@@ -95,7 +95,7 @@ def rendered(rendering: Rendering, assets: Assets) -> Examples:
 
 def drawn(components: Components, assets: Assets, count: int, seed: int = FIRST_SEED) -> Examples:
     """Let the model draw `count` scenes from their captions, in several sizes. Half of the pictures have the model's
-    default settings, the others any sampler, guidance and number of steps.
+    default settings, the others any sampler, 5 to 16 steps, and guidance 2 to 9.
 
     A sixth of the pictures are small, and stem from scenes without a weapon: nobody could recognise one there.
     """

@@ -9,16 +9,19 @@ command with a larger --drawn adds to it.
 import argparse
 import hashlib
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from embedded import safety_checker, workers
+from embedded import safety_checker, safety_examples, workers
 from embedded.networks import CHECKER_SIDE, make_checker, make_image_processor
 from embedded.safety_examples import FIRST_SEED, Examples, drawn, rendered, start
 from embedded.scenes import Assets, load_assets
@@ -27,7 +30,7 @@ from embedded.scenes.icons import fetch
 from jsd.atomic import atomic_file
 from jsd.cli import CommandParser
 from jsd.cpu import cores
-from jsd.errors import JSDError
+from jsd.errors import InputError, JSDError, shown
 from jsd.genuine.folder import new_folder, save_part, write_index, write_manifest
 from jsd.language import Text, speak
 from jsd.manifest import MANIFEST, find_weights, read_json
@@ -36,6 +39,7 @@ from jsd.train.options import check_folder, number, whole
 from jsd.train.trainer import make_accelerator
 
 REPLACED = ("safety_checker", "feature_extractor")
+DRAWING = ("tokenizer/", "text_encoder/", "unet/", "vae/", "scheduler/")  # what pictures depend on
 EACH = 240  # of the model's own pictures in a file
 GOING_ON = replace(safety_checker.PLAN, lr=1e-3, muon=1e-3, flat=0.3)  # from a trained checker
 
@@ -57,11 +61,12 @@ def own_pictures(components: Components, assets: Assets, count: int, folder: Pat
     return found
 
 
-def replace_checker(folder: Path, checker: safety_checker.StableDiffusionSafetyChecker) -> None:
+def replace_checker(folder: Path, checker: StableDiffusionSafetyChecker, figures: Mapping[str, Any]) -> None:
     """Put a safety checker and its image processor into a model folder, in place of those that are there. The checker
-    is stored in half precision.
+    is stored in half precision. `figures` about it go into the manifest.
     """
-    about = read_json(folder / MANIFEST)
+    about = {"name": folder.name, "defaults": {}} | read_json(folder / MANIFEST)
+    about["figures"] = about.get("figures", {}) | {"safety": dict(figures)}
     del about["files"]
     with new_folder(folder) as work:
         shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*REPLACED, MANIFEST), dirs_exist_ok=True)
@@ -71,19 +76,27 @@ def replace_checker(folder: Path, checker: safety_checker.StableDiffusionSafetyC
         write_manifest(work, **about)
 
 
-def checker_of(folder: Path) -> safety_checker.StableDiffusionSafetyChecker | None:
-    """Return the safety checker of a model folder, if it has one of this project's shapes."""
+def checker_of(folder: Path) -> StableDiffusionSafetyChecker | None:
+    """Return the safety checker of a model folder, None if it has none. Raises `InputError` if the checker has other
+    shapes than this project's, since one that knows weapons alone must not replace it.
+    """
     if not (folder / "safety_checker").is_dir():
         return None
     checker = read_part(folder, "safety_checker", torch.float32).requires_grad_(True)
     shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (checker, make_checker())]
-    return checker if shapes[0] == shapes[1] else None
+    if shapes[0] != shapes[1]:
+        raise InputError("folder", "{} has a safety checker of another kind; keep it", shown(str(folder)))
+    return checker
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a safety checker as the command line says, and put it into the model's folder."""
-    check_folder("--workdir", arguments.workdir)
-    folder = find_weights(arguments.folder)
+    folder = find_weights(arguments.folder).resolve()
+    for option, place in (("--workdir", arguments.workdir), ("--icons", arguments.icons)):
+        check_folder(option, place)
+        if place.resolve().is_relative_to(folder):
+            raise InputError(option, "{} is inside the model's folder; name another", shown(str(place)))
+    check_folder("folder", folder.parent)
     accelerator = make_accelerator(bf16_on_cpu=False)
     components = load(folder, accelerator.device, safety_checker=False)
     before = checker_of(folder)
@@ -96,15 +109,17 @@ def train(arguments: argparse.Namespace) -> None:
     plan = replace(GOING_ON if before else safety_checker.PLAN, seconds=60 * arguments.minutes)
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as work:
         checker = safety_checker.train(assets, examples, own, plan, Path(work), accelerator, arguments.batch, before)
-    replace_checker(folder, checker)
+    figures = {"drawn": len(own.pixels), "rendered": arguments.rendered, "minutes": arguments.minutes}
+    replace_checker(folder, checker, figures)
     print(Text("wrote {}", folder / "safety_checker"))
 
 
 def _digest(folder: Path) -> str:
-    """Return a name for what a model draws: another model, or one with other defaults, has another."""
+    """Return a name for pictures: another model, other defaults, concepts or scenes for them have another."""
     about = read_json(folder / MANIFEST)
-    files = {path: entry["sha256"] for path, entry in about["files"].items() if not path.startswith(REPLACED)}
-    return hashlib.sha256(repr((sorted(files.items()), about["defaults"])).encode()).hexdigest()[:12]
+    files = {path: entry["sha256"] for path, entry in about["files"].items() if path.startswith(DRAWING)}
+    sources = [file.read_bytes() for file in (CONCEPTS_FILE, Path(safety_examples.__file__))]
+    return hashlib.sha256(repr((sorted(files.items()), about.get("defaults"), sources)).encode()).hexdigest()[:12]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -115,14 +130,19 @@ def main(argv: Sequence[str]) -> int:
     add("folder", type=Path, help="the model, whose safety checker is replaced")
     add("--icons", type=Path, default=Path("runs/icons"), help="icon sets (default: runs/icons)")
     add("--workdir", type=Path, default=Path("runs/safety"), help="drawn pictures (default: runs/safety)")
-    add("--drawn", type=whole(EACH), default=4800, help="of the model's own pictures (default: 4800)")
-    add("--rendered", type=whole(1), default=8000, help="scenes (default: 8000)")
-    add("--minutes", type=number(positive=True), default=10.0, help="of training (default: 10)")
+    add(
+        "--drawn",
+        type=whole(EACH),
+        default=4800,
+        help="pictures that the model draws, in 240s (default: 4800)",
+    )
+    add("--rendered", type=whole(1), default=8000, help="how many scenes are rendered (default: 8000)")
+    add("--minutes", type=number(positive=True), default=10.0, help="minutes of training (default: 10)")
     add("--batch", type=whole(2), default=96, help="pictures in a step (default: 96)")
     arguments = parser.parse_args(argv)
     try:
         train(arguments)
-    except (JSDError, OSError) as error:
+    except (JSDError, OSError, subprocess.CalledProcessError) as error:
         print(Text("error: {}", error), file=sys.stderr)
         return 2
     return 0

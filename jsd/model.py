@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import CLIPImageProcessorPil, CLIPTextModel
 from transformers.utils import logging
 
@@ -65,12 +65,14 @@ def load(
     safety_checker: bool = True,
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
+    halved_checker: bool = False,
 ) -> Components:
     """Verify a model folder and load it onto `device`.
 
     A file `lora`, times `lora_scale`, is the adapter of requests that have none of their own.
     `folder` may also be a `Verification` that has begun. `dtype` is float32 on a CPU and float16 elsewhere by default;
     it may name one for each of PARTS.
+    With `halved_checker`, a safety checker that is stored in float16 and computes in float32 takes half of its memory.
     With `safety_checker=False` no checker is loaded. With True, a folder without one is an error. Raises `WeightsError`
     if a file is missing or altered, a tensor is missing or left over, or the parts do not belong together.
     """
@@ -90,8 +92,9 @@ def load(
         _check_files(verification, part)
         # The autoencoder computes a third faster in this layout. With the UNet it depends (`jsd.cpu.tune`).
         layout = torch.channels_last if part == "vae" else torch.preserve_format
-        halved = part == "safety_checker" and device.type == "cpu" and _in_half(folder, part, types[part])
-        models[part] = read_part(folder, part, torch.float16 if halved else types[part])
+        wanted = types[part]
+        halved = halved_checker and part == "safety_checker" and wanted == torch.float32 and _is_half(folder / part)
+        models[part] = read_part(folder, part, torch.float16 if halved else wanted)
         models[part].to(device, memory_format=layout)
         if halved:
             safety.compute_in_float32(models[part])
@@ -161,10 +164,13 @@ def stored_types(file: Path) -> set[torch.dtype | None]:
         return {types.get(data.get_slice(name).get_dtype()) for name in data.keys()}  # noqa: SIM118
 
 
-def _in_half(folder: Path, part: str, dtype: torch.dtype) -> bool:
-    """Whether a part that is to compute in float32 is stored in float16."""
-    file = folder / part / WEIGHT_FILES[part]
-    return dtype == torch.float32 and file.is_file() and stored_types(file) == {torch.float16}
+def _is_half(folder: Path) -> bool:
+    """Whether a safety checker is stored in float16. A file that can't be read is not; `read_part` says why."""
+    file = folder / WEIGHT_FILES["safety_checker"]
+    try:
+        return file.is_file() and stored_types(file) == {torch.float16}
+    except SafetensorError:
+        return False
 
 
 def cell_of(vae: AutoencoderKL) -> int:

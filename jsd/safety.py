@@ -38,6 +38,8 @@ def compute_in_float32(safety_checker: StableDiffusionSafetyChecker) -> None:
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.float()
+    for config in (safety_checker.config, safety_checker.config.vision_config, safety_checker.config.text_config):
+        config.dtype = torch.float32
 
 
 @torch.inference_mode()

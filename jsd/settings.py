@@ -88,7 +88,7 @@ def _begin_loading(folder: str | Path | None = None, told: Callable[[object], st
         types = dict.fromkeys(model.PARTS, getattr(torch, DTYPES[name]))
         if on_cpu and name == "bf16":
             types |= dict.fromkeys(EXACT, torch.float32)
-        components = model.load(verification, device, types, checked, lora, lora_scale)
+        components = model.load(verification, device, types, checked, lora, lora_scale, halved_checker=on_cpu)
         facts = [Text("weights {} ({})", verification.folder, components.name), Text("device {}", device)]
         facts.append(Text("{} ({})", name, why) if why else name)
         facts.append(Text("safety checker on") if checked else Text("safety checker off"))

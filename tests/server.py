@@ -102,7 +102,7 @@ class Server:
     def draw(self, **inputs: Any) -> list[Image.Image]:
         """Request a prediction, and return its pictures. Raises RuntimeError if it does not succeed.
 
-        Without a seed it is 1, because the safety checker holds back a few harmless pictures: no test hangs on luck.
+        Without a seed it is 1, because the safety checker holds back a few harmless pictures: no test depends on luck.
         """
         prediction = self.ask({"seed": 1} | inputs)
         if prediction["status"] != "succeeded":

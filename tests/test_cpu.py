@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from jsd import cpu, model, settings
-from jsd.manifest import read_json
+from jsd.errors import WeightsError
+from jsd.genuine.folder import write_manifest
+from jsd.manifest import MANIFEST, read_json
 from jsd.request import Request
 from jsd.sampling import generate
 from tests.fakes import psnr
@@ -102,6 +104,17 @@ def test_the_type_that_is_asked_for_wins_and_the_log_says_which_it_is(served, ca
     assert f"device cpu, {told}, safety" in capsys.readouterr().out
     assert (components.unet.dtype, components.vae.dtype) == (dtype, dtype)
     assert (components.text_encoder.dtype, components.safety_checker.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("part", ["vae", "safety_checker"])
+def test_a_file_that_holds_no_weights_is_named(served, tiny_copy, part):
+    """As where Git LFS left a pointer, and somebody wrote the manifest for it."""
+    (file,) = (tiny_copy / part).glob("*.safetensors")
+    file.write_text("version https://git-lfs.github.com/spec/v1")
+    manifest = read_json(tiny_copy / MANIFEST)
+    write_manifest(tiny_copy, **{name: value for name, value in manifest.items() if name != "files"})
+    with pytest.raises(WeightsError, match=f"{part}: can't be loaded"):
+        served(JSD_WEIGHTS=str(tiny_copy))
 
 
 def test_the_log_says_that_float16_is_slow_on_a_cpu(served, capsys):

@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 
-from jsd import safety
+from jsd import safety, settings
 from jsd.errors import NaNError
-from jsd.model import read_part
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
 
@@ -33,14 +32,18 @@ def test_a_picture_is_flagged_above_the_threshold(checker, components, pictures,
     assert flagged == [flag] * 3
 
 
-def test_a_checker_in_half_the_memory_computes_the_same(components, tiny_folder, pictures):
-    """What serving loads on a CPU, beside the checker in float32."""
+def test_serving_on_a_cpu_the_checker_takes_half_of_its_memory_and_computes_the_same(
+    components, tiny_folder, pictures, monkeypatch
+):
+    monkeypatch.setenv("JSD_WEIGHTS", str(tiny_folder))
+    monkeypatch.setenv("JSD_DEVICE", "cpu")
     pixels = components.image_processor(images=list(pictures.numpy()), return_tensors="pt").pixel_values
-    halved, whole = components.safety_checker, read_part(tiny_folder, "safety_checker", torch.float32)
+    halved, whole = settings.load_components().safety_checker, components.safety_checker
     assert {type(layer) for layer in halved.modules() if isinstance(layer, torch.nn.Linear)} == {safety.HalfLinear}
     with torch.inference_mode():
         mine, stock = (model.visual_projection(model.vision_model(pixels)[1]) for model in (halved, whole))
-    assert mine.dtype == torch.float32
+    assert mine.dtype == halved.dtype == torch.float32
+    assert halved.config == whole.config
     assert torch.equal(mine, stock)
     bytes_of = [sum(p.nbytes for p in model.parameters() if p.ndim == 2) for model in (halved, whole)]
     assert bytes_of[0] < 0.8 * bytes_of[1]

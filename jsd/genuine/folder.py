@@ -46,7 +46,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)
-        os.replace(work, folder)
+        try:
+            os.replace(work, folder)
+        except BaseException:
+            if old.exists():
+                os.replace(old, folder)
+            raise
     except SafetensorError as error:
         raise OSError(Text("{}: can't be written ({})", folder, error)) from error
     finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 import pytest
 
 from jsd.errors import WeightsError
+from jsd.genuine import folder
 from jsd.genuine.convert import convert
 from jsd.genuine.folder import new_folder, write_manifest
 from jsd.manifest import verify
@@ -44,6 +46,23 @@ def test_an_error_leaves_the_old_model(tmp_path):
     write(tmp_path / "model", "old")
     with pytest.raises(WeightsError, match="colour"):
         write(tmp_path / "model", "half", colour="red")
+    assert (tmp_path / "model" / "README.md").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_interrupt_between_the_two_renames_leaves_the_old_model(tmp_path, monkeypatch):
+    write(tmp_path / "model", "old")
+    replace, done = os.replace, []
+
+    def interrupted(*paths):
+        done.append(paths)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(folder.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "model", "new")
     assert (tmp_path / "model" / "README.md").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
