@@ -82,7 +82,7 @@ def test_the_unets_blocks_are_compiled_if_the_setting_says_so(monkeypatch, capsy
 @pytest.mark.parametrize(("value", "graphed"), [("", True), ("on", True), ("off", False)])
 def test_a_gpu_gets_graphs_of_the_unet_if_the_setting_says_so(monkeypatch, capsys, components, value, graphed):
     monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))  # of a GPU that is not here
-    monkeypatch.setattr(model, "load", lambda *arguments: replace(components, device=arguments[1]))
+    monkeypatch.setattr(model, "load", lambda *arguments, **options: replace(components, device=arguments[1]))
     monkeypatch.setenv("JSD_DEVICE", "cuda:1")
     monkeypatch.setenv("JSD_CUDA_GRAPHS", value)
     assert isinstance(settings.load_components().unet, GraphedUNet) == graphed
