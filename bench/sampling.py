@@ -3,7 +3,7 @@
 One measure is the PSNR to the picture of DDIM with 500 steps: deterministic samplers, 4 to 50 steps, with guidance at
 every step. The other is the scores of the quality suite (`python -m jsd eval`): all samplers, the embedded model's own
 also with guidance at some noise levels only. Fills in the template bench/sampling.md; writes docs/sampling.md and
-sampling.png. Takes about an hour on two cores.
+sampling.png. Takes about 45 minutes on two cores.
 """
 
 import contextlib
