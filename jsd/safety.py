@@ -30,6 +30,9 @@ class HalfLinear(torch.nn.Linear):
 def compute_in_float32(safety_checker: StableDiffusionSafetyChecker) -> None:
     """Let a checker with weights in float16 compute in float32, in place. It computes as if it were all float32, and
     takes half of that memory: the weights of linear layers, nearly all there are, stay in float16 between their uses.
+
+    diffusers' layerwise casting does the same with hooks, which change a layer's weights while it is used, and convert
+    them back.
     """
     for module in safety_checker.modules():
         if type(module) is torch.nn.Linear:

@@ -84,7 +84,7 @@ def _begin_loading(folder: str | Path | None = None, told: Callable[[object], st
         if on_cpu and not dtype:
             name, why = faster_type(verification.config("unet/config.json"))
         if on_cpu and dtype == "fp16":
-            why = Text("slow on most CPUs; leave JSD_DTYPE out")
+            why = Text("slow on CPUs without units for it; leave JSD_DTYPE out")
         types = dict.fromkeys(model.PARTS, getattr(torch, DTYPES[name]))
         if on_cpu and name == "bf16":
             types |= dict.fromkeys(EXACT, torch.float32)

@@ -119,7 +119,7 @@ def test_a_file_that_holds_no_weights_is_named(served, tiny_copy, part):
 
 def test_the_log_says_that_float16_is_slow_on_a_cpu(served, capsys):
     assert served(JSD_DTYPE="fp16").unet.dtype == torch.float16
-    assert "device cpu, fp16 (slow on most CPUs; leave JSD_DTYPE out), safety" in capsys.readouterr().out
+    assert "cpu, fp16 (slow on CPUs without units for it; leave JSD_DTYPE out), safety" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
