@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with named(path, part):
             yield part
+            give_usual_permissions(part)
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def give_usual_permissions(file: Path) -> None:
+    """Give a file the permissions that new files have here (by the umask).
+
+    safetensors 0.8 lets nobody but the owner read what it writes (safetensors issue 782). A server in a container, with
+    another user, could not open such weights.
+    """
+    usual = file.with_name(f".{secrets.token_hex(8)}.mode")
+    usual.touch()
+    try:
+        shutil.copymode(usual, file)
+    finally:
+        usual.unlink()
 
 
 @contextmanager

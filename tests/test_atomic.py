@@ -39,6 +39,14 @@ def test_the_temporary_file_is_hidden_beside_the_path_and_keeps_its_suffix(path)
         part.touch()
 
 
+def test_the_file_gets_the_permissions_of_any_new_file(path):
+    usual = path.with_name("usual")
+    usual.touch()
+    with atomic_file(path) as part:
+        part.touch(0o600)
+    assert path.stat().st_mode == usual.stat().st_mode
+
+
 def fail_halfway(path, error):
     with atomic_file(path) as part:
         part.write_text("half of the n")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from jsd.atomic import write_text
+from jsd.atomic import give_usual_permissions, write_text
 from jsd.errors import WeightsError
 from jsd.language import Text
 from jsd.manifest import MANIFEST, check_defaults, model_files, read_json, sha256
@@ -70,6 +70,8 @@ def save_part(module: torch.nn.Module, folder: Path) -> None:
     # Otherwise transformers would write the names of the file that the model was read from.
     names = {"save_original_format": False} if isinstance(module, PreTrainedModel) else {}
     module.save_pretrained(folder, safe_serialization=True, **names)
+    for file in folder.glob("*.safetensors"):
+        give_usual_permissions(file)
     config = read_json(folder / "config.json")
     config.pop("_name_or_path", None)  # a path on this machine
     if "dtype" in config:

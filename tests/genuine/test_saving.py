@@ -55,6 +55,14 @@ def test_a_saved_pipeline_draws_the_same_when_it_is_opened_again(opened, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["copy"]
 
 
+@pytest.mark.parametrize("folder", ["saved", "converted"])
+def test_other_users_may_read_the_weights_as_they_may_read_other_files(folder, request, tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    modes = {file.stat().st_mode for file in request.getfixturevalue(folder).rglob("*") if file.is_file()}
+    assert modes == {usual.stat().st_mode}
+
+
 def test_the_server_gets_the_same_model_with_the_same_defaults_and_licence(opened, saved):
     before, after = model.load(opened), model.load(saved)
     assert after.defaults == before.defaults
