@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from embedded.judge_network import CELLS, SIDE, Network
 from embedded.packing import pack, unpack
-from jsd.atomic import atomic_file, write_text
+from jsd.atomic import atomic_file, give_usual_permissions, write_text
 from jsd.errors import WeightsError, shown
 from jsd.manifest import ROOT
 from jsd.vae import to_tensor
@@ -101,6 +101,7 @@ class Judge:
         about = self.names | {"accuracy": self.accuracy, "widths": self.network.widths}
         with atomic_file(file) as part:
             save_file(pack(self.network.state_dict()), part, {"about": json.dumps(about, ensure_ascii=False)})
+            give_usual_permissions(part)
         write_text(_sum_of(file), f"{_sha256(file)}  {file.name}\n")
 
     @classmethod

@@ -1,6 +1,5 @@
 """The phases of a run, one after the other, from the scenes to the parts of a model (see `embedded.recipe`)."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from embedded.budget import Budget, Scale
 from embedded.preview import draw_preview, draw_restored
 from embedded.safety_examples import Examples
 from embedded.scenes import Assets, load_assets
-from embedded.training_data import Bucket, Scenes, encode_all, make_tokenizer
+from embedded.training_data import Bucket, Scenes, digest_of, encode_all, make_tokenizer
 from jsd.atomic import write_text
 from jsd.cpu import cores
 from jsd.errors import TrainingError
@@ -55,18 +54,15 @@ class Run:
 
     def check_sources(self, resumed: Path | None) -> None:
         """Raise `TrainingError` if the work folder was made from other scenes, sizes, minutes or weights. Else note."""
-        digest = hashlib.sha256(repr((self.scale, self.budget.total, resumed and str(resumed.resolve()))).encode())
-        here = Path(__file__).parent
-        scenes = [file for file in (here / "scenes").rglob("*") if file.suffix in (".py", ".tsv", ".json")]
-        for file in (*sorted(scenes), here / "training_data.py", self.table):
-            digest.update(file.read_bytes())
+        weights = resumed and str(resumed.resolve())
+        digest = digest_of(self.scale, self.budget.total, weights, table=self.table)
         noted = self.work / SOURCES
-        if noted.exists() and noted.read_text("utf-8", "replace") != digest.hexdigest():
+        if noted.exists() and noted.read_text("utf-8", "replace") != digest:
             raise TrainingError(
                 "{}: made from other scenes, sizes, minutes or weights; delete it, or name another --workdir", self.work
             )
         self.work.mkdir(parents=True, exist_ok=True)
-        write_text(noted, digest.hexdigest())
+        write_text(noted, digest)
 
     def train(self, resumed: Path | None, before: Parts | None, first: str, write: Callable[..., None]) -> None:
         """Train the stages from `first` on. `before` are the parts that `first` begins with, read from the folder

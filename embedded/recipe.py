@@ -20,7 +20,7 @@ from embedded.safety_examples import FLAGGED
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import ICON_SETS, fetch
 from jsd.cpu import cores
-from jsd.errors import InputError, SettingError, shown
+from jsd.errors import InputError, shown
 from jsd.genuine.folder import check_target
 from jsd.language import Text
 from jsd.manifest import MANIFEST, read_json
@@ -28,7 +28,7 @@ from jsd.request import Defaults
 from jsd.train.export import export
 from jsd.train.options import check_folder, memory_explained, number
 from jsd.train.parts import Parts, load_parts
-from jsd.train.trainer import make_accelerator
+from jsd.train.trainer import check_single, make_accelerator
 
 DEFAULTS = {
     "width": networks.SIDE,
@@ -87,10 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
                 budget.spoken(whole),
             )
     accelerator = make_accelerator(arguments.cpu, bf16_on_cpu=False)
-    if accelerator.num_processes > 1:
-        raise SettingError(
-            "{} processes were started; this command uses one GPU, so start one", accelerator.num_processes
-        )
+    check_single(accelerator)
     fetch(arguments.workdir / "icons")
     work.mkdir(parents=True, exist_ok=True)
     table = _tiny_table(work / "concepts.tsv") if arguments.tiny else CONCEPTS_FILE

@@ -8,14 +8,12 @@ command with a larger --drawn adds to it.
 
 import argparse
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 
 from embedded import safety_checker, safety_examples, workers
 from embedded.networks import CHECKER_SIDE, make_checker, make_image_processor
+from embedded.replacing import check_places, replace_parts
 from embedded.safety_examples import FIRST_SEED, Examples, drawn, rendered, start
 from embedded.scenes import Assets, load_assets
 from embedded.scenes.concepts import CONCEPTS_FILE
@@ -31,12 +30,11 @@ from jsd.atomic import atomic_file
 from jsd.cli import CommandParser
 from jsd.cpu import cores
 from jsd.errors import InputError, JSDError, shown
-from jsd.genuine.folder import new_folder, save_part, write_index, write_manifest
 from jsd.language import Text, speak
 from jsd.manifest import MANIFEST, find_weights, read_json
 from jsd.model import Components, load, read_part
-from jsd.train.options import check_folder, number, whole
-from jsd.train.trainer import make_accelerator
+from jsd.train.options import number, whole
+from jsd.train.trainer import check_single, make_accelerator
 
 REPLACED = ("safety_checker", "feature_extractor")
 DRAWING = ("tokenizer/", "text_encoder/", "unet/", "vae/", "scheduler/")  # what pictures depend on
@@ -61,21 +59,6 @@ def own_pictures(components: Components, assets: Assets, count: int, folder: Pat
     return found
 
 
-def replace_checker(folder: Path, checker: StableDiffusionSafetyChecker, figures: Mapping[str, Any]) -> None:
-    """Put a safety checker and its image processor into a model folder, in place of those that are there. The checker
-    is stored in half precision. `figures` about it go into the manifest.
-    """
-    about = {"name": folder.name, "defaults": {}} | read_json(folder / MANIFEST)
-    about["figures"] = about.get("figures", {}) | {"safety": dict(figures)}
-    del about["files"]
-    with new_folder(folder) as work:
-        shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*REPLACED, MANIFEST), dirs_exist_ok=True)
-        save_part(checker.half(), work / "safety_checker")
-        make_image_processor().save_pretrained(work / "feature_extractor")
-        write_index(work)
-        write_manifest(work, **about)
-
-
 def checker_of(folder: Path) -> StableDiffusionSafetyChecker | None:
     """Return the safety checker of a model folder, None if it has none. Raises `InputError` if the checker has other
     shapes than this project's, since one that knows weapons alone must not replace it.
@@ -92,12 +75,9 @@ def checker_of(folder: Path) -> StableDiffusionSafetyChecker | None:
 def train(arguments: argparse.Namespace) -> None:
     """Train a safety checker as the command line says, and put it into the model's folder."""
     folder = find_weights(arguments.folder).resolve()
-    for option, place in (("--workdir", arguments.workdir), ("--icons", arguments.icons)):
-        check_folder(option, place)
-        if place.resolve().is_relative_to(folder):
-            raise InputError(option, "{} is inside the model's folder; name another", shown(str(place)))
-    check_folder("folder", folder.parent)
+    check_places(folder, {"--workdir": arguments.workdir, "--icons": arguments.icons})
     accelerator = make_accelerator(bf16_on_cpu=False)
+    check_single(accelerator)
     components = load(folder, accelerator.device, safety_checker=False)
     before = checker_of(folder)
     fetch(arguments.icons)
@@ -110,7 +90,7 @@ def train(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as work:
         checker = safety_checker.train(assets, examples, own, plan, Path(work), accelerator, arguments.batch, before)
     figures = {"drawn": len(own.pixels), "rendered": arguments.rendered, "minutes": arguments.minutes}
-    replace_checker(folder, checker, figures)
+    replace_parts(folder, dict(zip(REPLACED, (checker, make_image_processor()), strict=True)), "safety", figures)
     print(Text("wrote {}", folder / "safety_checker"))
 
 

@@ -5,6 +5,7 @@ A shard is a file of pictures of one size and a file of their captions. A traini
 pictures: latents and token ids are on the training's device, and a batch is drawn there.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, wait
@@ -34,6 +35,15 @@ NATIVE = (256, 256)  # width and height in pixels
 # without a rest: otherwise the compiled UNet would be compiled once more for each size.
 SIZES = (NATIVE, (320, 192), NATIVE, (192, 320), NATIVE, (384, 192), NATIVE, (192, 384))
 RESERVE = 5_000_000_000  # bytes of the disk for checkpoints and models
+
+
+def digest_of(*settings: object, table: Path) -> str:
+    """Return a sha256 of the settings of a run, and of all that decides how it renders the concepts of `table`."""
+    digest, here = hashlib.sha256(repr(settings).encode()), Path(__file__).parent
+    scenes = [file for file in (here / "scenes").rglob("*") if file.suffix in (".py", ".tsv", ".json")]
+    for file in (*sorted(scenes), Path(__file__), table):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def make_tokenizer(folder: Path, assets: Assets, language: str, scenes: int) -> Tokenizer:
@@ -92,8 +102,10 @@ class Scenes:
         size = self.shard * 3 * NATIVE[0] * NATIVE[1]
         return max(1, there + max(0, shutil.disk_usage(self.folder).free - RESERVE) // size)
 
-    def wait(self, seconds: float) -> None:
-        """Wait so long for all shards, and in any case for one. What failed in a process is raised here."""
+    def wait(self, seconds: float | None) -> None:
+        """Wait so long for all shards (None: until all are there), and in any case for one. What failed in a process is
+        raised here.
+        """
         self._take(self._jobs[0])
         for job in wait(self._jobs, seconds).done:
             self._take(job)
@@ -171,7 +183,7 @@ def encode_all(scenes: Scenes, vae: AutoencoderKL, autocast: Callable, batch: in
                 - 1
             )
             with autocast():
-                parts.append(vae.encode(x).latent_dist.mean.to(kept))
+                parts.append((vae.encode(x).latent_dist.mean * vae.config.scaling_factor).to(kept))
         found.setdefault(pictures.shape[1:], []).append((torch.cat(parts), ids))
     return [
         Bucket(

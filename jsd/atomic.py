@@ -21,7 +21,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with named(path, part):
             yield part
-            give_usual_permissions(part)
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

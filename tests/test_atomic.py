@@ -2,7 +2,7 @@
 
 import pytest
 
-from jsd.atomic import atomic_file, write_text
+from jsd.atomic import atomic_file, give_usual_permissions, write_text
 
 
 @pytest.fixture
@@ -37,14 +37,6 @@ def test_the_temporary_file_is_hidden_beside_the_path_and_keeps_its_suffix(path)
         assert part.name.startswith(".")
         assert part.suffix == ".json"
         part.touch()
-
-
-def test_the_file_gets_the_permissions_of_any_new_file(path):
-    usual = path.with_name("usual")
-    usual.touch()
-    with atomic_file(path) as part:
-        part.touch(0o600)
-    assert path.stat().st_mode == usual.stat().st_mode
 
 
 def fail_halfway(path, error):
@@ -93,3 +85,12 @@ def test_text_that_can_not_be_encoded_leaves_the_old_file(old):
         write_text(old, "\ud800")
     assert old.read_text() == "old"
     assert list(old.parent.iterdir()) == [old]
+
+
+def test_a_file_gets_the_permissions_of_any_new_file(path):
+    usual = path.with_name("usual")
+    usual.touch()
+    path.touch(0o600)
+    give_usual_permissions(path)
+    assert path.stat().st_mode == usual.stat().st_mode
+    assert sorted(path.parent.iterdir()) == sorted([path, usual])

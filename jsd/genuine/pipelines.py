@@ -38,6 +38,7 @@ from diffusers.pipelines.auto_pipeline import (
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from jsd import watermark
+from jsd.atomic import give_usual_permissions
 from jsd.errors import InputError
 from jsd.genuine.calls import View, inputs_of
 from jsd.genuine.loading import device_of, find, open_verified, types_of
@@ -153,6 +154,8 @@ class _Japanese:
         if isinstance(self.tokenizer, PipelineTokenizer):
             return save_pipeline(self, Path(save_directory), **options)
         super().save_pretrained(save_directory, **options)
+        for file in Path(save_directory).rglob("*.safetensors"):
+            give_usual_permissions(file)
         return name_for_diffusers(Path(save_directory))
 
     def register_modules(self, **parts: Any) -> None:

@@ -46,15 +46,23 @@ class Denoiser(torch.nn.Module):
 
     def forward(self, x_0: torch.Tensor, ids: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return the loss, a scalar. `x_0` (latents), `eps` (noise): (n, c, h, w). `ids`: (n, tokens). `t`: (n,)."""
-        x_t = self.scheduler.add_noise(x_0, eps, t)
-        states = self.text_encoder(ids).last_hidden_state
-        prediction = (self.predict(x_t, t, states) if self.predict else self.unet(x_t, t, states).sample).float()
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(x_0, eps, t) if velocity else eps
+        return self.loss(self.predicted(x_0, ids, eps, t), target, t)
+
+    def predicted(self, x_0: torch.Tensor, ids: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the UNet's prediction, float32 (n, c, h, w). The arguments are those of `forward`."""
+        x_t = self.scheduler.add_noise(x_0, eps, t)
+        states = self.text_encoder(ids).last_hidden_state
+        return (self.predict(x_t, t, states) if self.predict else self.unet(x_t, t, states).sample).float()
+
+    def loss(self, prediction: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the weighted mean square error of predictions (n, c, h, w) at timesteps `t`, a scalar."""
         if self.min_snr is None:
             return F.mse_loss(prediction, target)
         alpha_bar = self.scheduler.alphas_cumprod.to(t.device)[t]
         snr = alpha_bar / (1 - alpha_bar)
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
         weight = snr.clamp_max(self.min_snr) / (snr + 1 if velocity else snr)
         return (weight * F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))).mean()
 

@@ -107,7 +107,8 @@ def export(
             save_part(module.half().to(memory_format=torch.contiguous_format), work / part)
             module.float()
         for part, source in copied.items():
-            shutil.copytree(source, work / part, ignore=shutil.ignore_patterns(*(f"*{kind}" for kind in UNUSED)))
+            ignore = shutil.ignore_patterns(*(f"*{kind}" for kind in UNUSED))
+            shutil.copytree(source, work / part, ignore=ignore, copy_function=shutil.copyfile)
         for file in licences:
             shutil.copyfile(file, work / file.name)
         write_index(work)

@@ -25,7 +25,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 
-from jsd.atomic import atomic_file
+from jsd.atomic import atomic_file, give_usual_permissions
 from jsd.errors import InputError, SampleError, TrainingError, shown
 from jsd.language import Text
 from jsd.model import cell_of
@@ -111,6 +111,7 @@ def _train(
     try:
         with atomic_file(arguments.to) as part:
             StableDiffusionPipeline.save_lora_weights(part.parent, unet_lora_layers=layers, weight_name=part.name)
+            give_usual_permissions(part)
     except SafetensorError as error:
         raise TrainingError(
             "{}: can't be written ({}); make room, and run the command again", arguments.to, error

@@ -57,6 +57,14 @@ def make_accelerator(cpu: bool = False, bf16_on_cpu: bool = True, **settings: An
         raise SettingError("{}: {} can't be used ({}); try bf16 or no", PRECISION, shown(precision), error) from error
 
 
+def check_single(accelerator: Accelerator) -> None:
+    """Raise `SettingError` if several processes were started, for a command that computes in one."""
+    if accelerator.num_processes > 1:
+        raise SettingError(
+            "{} processes were started; this command uses one GPU, so start one", accelerator.num_processes
+        )
+
+
 @contextlib.contextmanager
 def tf32(device: torch.device) -> Iterator[None]:
     """A context manager in whose block a GPU multiplies float32 matrices in TF32, which is exact enough to train."""

@@ -114,6 +114,8 @@ def test_pictures_are_encoded_into_a_bucket_for_each_size():
     first, second = training_data.encode_all(fake, vae, nullcontext, batch=1)
     assert (first.latents.shape, second.latents.shape) == ((4, 8, 2, 4), (1, 8, 2, 2))
     assert second.ids["ja"].tolist() == [[[1, 1, 1, 1]]]
+    vae.register_to_config(scaling_factor=0.5)
+    assert torch.equal(training_data.encode_all(fake, vae, nullcontext, batch=1)[1].latents, second.latents / 2)
 
 
 def test_a_training_batch_comes_from_one_bucket_with_the_captions_of_its_pictures():

@@ -159,3 +159,4 @@ def test_a_pipeline_with_another_tokenizer_is_saved_as_diffusers_does(tiny_folde
     pipe.save_pretrained(tmp_path / "new")
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / "new", local_files_only=True)
     assert isinstance(stock.tokenizer, CLIPTokenizer)
+    assert len({file.stat().st_mode for file in (tmp_path / "new").rglob("*") if file.is_file()}) == 1
