@@ -7,6 +7,7 @@ It is trained on renderings of scenes alone, held-out compositions included, and
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from embedded.judge_network import CELLS, SIDE, Network
+from embedded.judge_network import SIDE, STRIDE, Network
 from embedded.packing import pack, unpack
 from jsd.atomic import atomic_file, give_usual_permissions, write_text
 from jsd.errors import WeightsError, shown
@@ -68,18 +69,24 @@ class Judge:
 
     def __call__(self, images: Sequence[Image.Image | None]) -> list[Verdict]:
         """Return one `Verdict` per picture. The pictures may have any size, and None is a missing one."""
-        small = [shrink(image) for image in images if image is not None]
-        found = iter(self.judge(np.stack(small)) if small else ())
-        return [NOTHING if image is None else next(found) for image in images]
+        by_shape: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+        for i, image in enumerate(images):
+            if image is not None:
+                small = shrink(image)
+                by_shape.setdefault(small.shape, {})[i] = small
+        found: dict[int, Verdict] = {}
+        for pictures in by_shape.values():
+            found |= zip(pictures, self.judge(np.stack(list(pictures.values()))), strict=True)
+        return [found.get(i, NOTHING) for i in range(len(images))]
 
     @torch.inference_mode()
     def judge(self, images: np.ndarray) -> list[Verdict]:
-        """Return one `Verdict` per picture of `images`, uint8 (n, SIDE, SIDE, 3)."""
+        """Return one `Verdict` per picture of `images`, uint8 (n, h, w, 3), whose sides are multiples of STRIDE."""
         device = next(self.network.parameters()).device
         verdicts = []
         for part in np.split(images, range(64, len(images), 64)):
             cells, heat, style, ground = self.network.look(to_tensor(part).to(device))
-            heat = heat.sigmoid()
+            heat, (down, across) = heat.sigmoid(), heat.shape[1:]
             highest = heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]
             # The surest cell counts even below the threshold.
             there = highest & (heat >= heat.amax((1, 2), keepdim=True).clamp(max=THRESHOLD))
@@ -89,7 +96,7 @@ class Judge:
             things: list[list[tuple[float, Sight]]] = [[] for _ in part]
             for i, y, x, sure, c, k in zip(*(values.tolist() for values in columns), strict=True):
                 names = self.names["concepts"][c], self.names["colours"][k]
-                things[i].append((sure, Sight(*names, (x + 0.5) / CELLS, (y + 0.5) / CELLS)))
+                things[i].append((sure, Sight(*names, (x + 0.5) / across, (y + 0.5) / down)))
             for found, s, g in zip(things, style.argmax(1).tolist(), ground.argmax(1).tolist(), strict=True):
                 surest = sorted(found, key=lambda pair: -pair[0])[:MOST]
                 about = self.names["styles"][s], self.names["grounds"][g]
@@ -131,8 +138,12 @@ class Judge:
 
 
 def shrink(image: Image.Image) -> np.ndarray:
-    """Return a picture of any size as the judge sees it: uint8 (SIDE, SIDE, 3)."""
-    return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.BOX))
+    """Return a picture of any size as the judge sees it: uint8 (h, w, 3), with about as many pixels as a square of
+    SIDE, in about its proportions. Its sides are multiples of STRIDE.
+    """
+    scale = SIDE / math.sqrt(image.width * image.height)
+    width, height = (max(1, round(side * scale / STRIDE)) * STRIDE for side in image.size)
+    return np.asarray(image.convert("RGB").resize((width, height), Image.BOX))
 
 
 def _sum_of(file: Path) -> Path:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 SIDE = 128  # pixels per side of the pictures that the judge sees
+STRIDE = 32  # pixels per side that one position of its coarsest features stands for
 CELLS = 16  # per side of its grid
 WIDTHS = (48, 96, 192, 256, 320)  # channels at 64, 32, 16, 8 and 4 positions a side
 
@@ -58,7 +59,8 @@ class Network(nn.Module):
 
     def look(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Map pictures (n, 3, SIDE, SIDE) in [-1, 1] to features of the cells (n, f, CELLS, CELLS), the logits of the
-        heat map (n, CELLS, CELLS), and the logits of style and ground, (n, styles) and (n, grounds).
+        heat map (n, CELLS, CELLS), and the logits of style and ground, (n, styles) and (n, grounds). Pictures of other
+        sizes, in multiples of STRIDE, have as many cells as they have room for.
         """
         levels = []
         for stage in self.down:

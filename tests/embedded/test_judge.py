@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from embedded import judge_training, references
-from embedded.judge import FILE, KINDS, NOTHING, Judge
+from embedded.judge import FILE, KINDS, NOTHING, Judge, shrink
 from embedded.judge_network import CELLS, SIDE, Network
 from embedded.packing import pack, unpack
 from embedded.scenes import load_concepts
@@ -97,6 +97,29 @@ def test_the_judge_sees_the_hottest_cells_and_at_least_one(untrained: Judge) -> 
     assert nothing == NOTHING
     assert judge([None]) == [NOTHING]
     assert judge([]) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((256, 256), (128, 128)),
+        ((512, 512), (128, 128)),
+        ((384, 192), (192, 96)),
+        ((192, 320), (96, 160)),
+        ((1024, 64), (512, 32)),
+    ],
+)
+def test_pictures_are_seen_in_their_proportions(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    assert shrink(Image.new("RGB", size)).shape == (seen[1], seen[0], 3)
+
+
+def test_pictures_of_several_sizes_are_judged_in_their_order(untrained: Judge) -> None:
+    sizes = ((256, 256), (384, 192), (256, 256), (192, 384))
+    pictures = [Image.effect_noise(size, 60 + 40 * i).convert("RGB") for i, size in enumerate(sizes)]
+    verdicts = untrained(pictures)
+    assert verdicts == [untrained([picture])[0] for picture in pictures]
+    assert all(0 < sight.x < 1 and 0 < sight.y < 1 for verdict in verdicts for sight in verdict.things)
+    assert len(set(verdicts)) > 1
 
 
 def test_packed_weights_are_small_and_nearly_the_same() -> None:
