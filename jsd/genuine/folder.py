@@ -31,14 +31,15 @@ def check_target(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` to write a model into. After the block it is renamed to `folder`.
+    """Yield an empty, hidden folder beside `folder` to write a model into. After the block it is renamed to `folder`.
 
     A model in `folder` is replaced. If the block raises, `folder` stays as it was. Raises `WeightsError` if `folder`
     holds anything but a model, and `OSError` if the disk is full.
     """
     folder = folder.resolve()  # a link, to a larger disk for example, stays a link
     check_target(folder)
-    work, old = (folder.with_name(folder.name + suffix) for suffix in (".tmp", ".old"))
+    # Hidden, so that no folder of the user's is taken for one of these.
+    work, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:

@@ -42,6 +42,15 @@ def test_a_model_is_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_folders_with_names_like_a_backup_stay(tmp_path):
+    for name in ("model.old", "model.tmp", "model.new"):
+        write(tmp_path / name, name)
+    for text in ("old", "new"):
+        write(tmp_path / "model", text)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.new", "model.old", "model.tmp"]
+    assert (tmp_path / "model.old" / "README.md").read_text() == "model.old"
+
+
 def test_an_error_leaves_the_old_model(tmp_path):
     write(tmp_path / "model", "old")
     with pytest.raises(WeightsError, match="colour"):
