@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.limits import Limits
 from jsd import cli, settings
-from jsd.errors import InputError, JSDError, NSFWError
+from jsd.errors import InputError, NSFWError
 from jsd.language import Text, speak
 from jsd.request import Request
 
@@ -27,18 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.CommandParser(prog="script/demo", description=Text("A page to draw with, in the browser."))
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0: all")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    arguments = parser.parse_args(argv)
-    try:
-        with tempfile.TemporaryDirectory(prefix="jsd-demo-") as folder:
-            _on_end(lambda: _leave(folder))
-            _serve(arguments, Path(folder))
-    except (JSDError, OSError) as error:
-        print(Text("error: {}", error), file=sys.stderr)
-        return 2
-    return 0
+    return cli.exit_code(_serve, parser.parse_args(argv))
 
 
-def _serve(arguments: argparse.Namespace, folder: Path) -> None:
+def _serve(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="jsd-demo-") as folder:
+        _on_end(lambda: _leave(folder))
+        _serve_from(Path(folder), arguments)
+
+
+def _serve_from(folder: Path, arguments: argparse.Namespace) -> None:
     limits = Limits.from_environment()
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")  # it leaves its files behind
     with settings.make_engine() as engine:

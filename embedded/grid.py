@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from jsd import model, sampling
 from jsd.atomic import atomic_file
-from jsd.cli import CommandParser
-from jsd.errors import InputError, JSDError, shown
+from jsd.cli import CommandParser, exit_code
+from jsd.errors import InputError, shown
 from jsd.images import sheet
 from jsd.language import Text, speak
 from jsd.manifest import find_weights
@@ -31,13 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=whole(0, MAX_SEED), default=1, help="default: 1")
     cell = "pixels per side of a picture in the grid (default: 160)"
     parser.add_argument("--cell", type=whole(most=MAX_SIZE), default=160, help=cell)
-    arguments = parser.parse_args(argv)
-    try:
-        _draw(arguments)
-    except (JSDError, OSError) as error:
-        print(Text("error: {}", error), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(_draw, parser.parse_args(argv))
 
 
 def _draw(arguments: argparse.Namespace) -> None:

@@ -6,9 +6,12 @@ A GPU takes some minutes, and two cores take days. npm fetches the drawings. The
 renderings that it has not seen.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +23,7 @@ from embedded.references import Reference, draw_references
 from embedded.scenes import COLOURS, PLACES, STYLES, THING_COLOURS, Assets, load_assets
 from embedded.scenes.icons import fetch
 from embedded.scores import marks, shares
-from jsd.cli import CommandParser
-from jsd.errors import JSDError
+from jsd.cli import CommandParser, exit_code
 from jsd.language import Text, speak
 from jsd.train import trainer
 from jsd.train.options import check_file, check_folder, whole
@@ -113,11 +115,11 @@ def train(
     torch.manual_seed(plan.seed)
     network = Network([len(names[kind]) for kind in KINDS], widths).to(accelerator.device)
 
-    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, Any]]:
         chosen = rng.integers(len(images), size=batch)
         spots, about = (values[chosen].to(accelerator.device) for values in (truth.spots, truth.about))
         with torch.autocast(accelerator.device.type, enabled=False):
-            x = augment(to_tensor(images[chosen]).to(accelerator.device), rng)
+            x = augment(to_tensor(images[chosen], accelerator.device), rng)
         target, picture, row, column, concept, colour = wanted(spots)
         heat, style, ground, named, coloured = model(x, picture, row, column)
         losses = {
@@ -127,7 +129,7 @@ def train(
             "style": 0.5 * F.cross_entropy(style.float(), about[:, 0]),
             "ground": 0.5 * F.cross_entropy(ground.float(), about[:, 1]),
         }
-        return sum(losses.values()), {name: loss.item() for name, loss in losses.items()}
+        return sum(losses.values()), {name: loss.detach() for name, loss in losses.items()}
 
     trainer.train("judge", network, loss_of, plan, folder, accelerator)
     return Judge(names, network.cpu().eval())
@@ -156,23 +158,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--pictures", type=whole(1), default=PICTURES, help=Text("renderings (default: {})", PICTURES))
     parser.add_argument("--steps", type=whole(1), default=PLAN.steps, help=Text("default: {}", PLAN.steps))
     parser.add_argument("--batch", type=whole(2), default=BATCH, help=Text("pictures in a step (default: {})", BATCH))
-    arguments = parser.parse_args(argv)
-    try:
-        check_file("--to", arguments.to)
-        check_folder("--workdir", arguments.workdir)
-        fetch(arguments.icons)
-        assets = load_assets(arguments.icons)
-        plan = Plan(**{**PLAN.__dict__, "steps": arguments.steps})
-        judge = train(assets, arguments.workdir, plan, arguments.batch, arguments.pictures)
-        judge.save(arguments.to)
-        judge = Judge.load(arguments.to)  # what counts is what the stored weights tell
-        judge.accuracy = accuracy(judge, draw_references(assets, UNSEEN, plan.seed + 1))
-        judge.save(arguments.to)
-    except (JSDError, OSError) as error:
-        print(Text("error: {}", error), file=sys.stderr)
-        return 2
+    return exit_code(_make, parser.parse_args(argv))
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    check_file("--to", arguments.to)
+    check_folder("--workdir", arguments.workdir)
+    fetch(arguments.icons)
+    assets = load_assets(arguments.icons)
+    plan = replace(PLAN, steps=arguments.steps)
+    judge = train(assets, arguments.workdir, plan, arguments.batch, arguments.pictures)
+    judge.save(arguments.to)
+    judge = Judge.load(arguments.to)  # what counts is what the stored weights tell
+    judge.accuracy = accuracy(judge, draw_references(assets, UNSEEN, plan.seed + 1))
+    judge.save(arguments.to)
     print(judge.accuracy)
-    return 0
 
 
 if __name__ == "__main__":

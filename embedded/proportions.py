@@ -10,7 +10,6 @@ npm fetches the icons. A run that was stopped goes on with the same command.
 
 import argparse
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
@@ -29,9 +28,9 @@ from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import fetch
 from embedded.text_to_image import MIN_SNR
 from embedded.training_data import SIZES, Bucket, Scenes, digest_of, encode_all, source
-from jsd.cli import CommandParser
+from jsd.cli import CommandParser, exit_code
 from jsd.cpu import cores
-from jsd.errors import JSDError
+from jsd.errors import TrainingError
 from jsd.language import Text, speak
 from jsd.manifest import MANIFEST, find_weights, read_json
 from jsd.tokenizer import SPELLINGS
@@ -76,7 +75,10 @@ def encoded_scenes(
     shutil.copytree(folder / "tokenizer", tokenizer, ignore=shutil.ignore_patterns(SPELLINGS), dirs_exist_ok=True)
     scenes = Scenes(work / "scenes", SHARD)
     with workers.start(icons, CONCEPTS_FILE, sprites, cores()) as pool:
-        scenes.start(pool, min(max(len(SIZES), count // SHARD), scenes.affordable()), {"ja": tokenizer})
+        shards = min(max(len(SIZES), count // SHARD), scenes.affordable())
+        if shards < len(SIZES):
+            raise TrainingError("{}: too little room for scenes of all sizes; make room, or use another folder", work)
+        scenes.start(pool, shards, {"ja": tokenizer})
         scenes.wait(None)
     return encode_all(scenes, parts.vae.to(accelerator.device), accelerator.autocast, 16)
 
@@ -153,13 +155,7 @@ def main(argv: Sequence[str]) -> int:
     add("--scenes", type=whole(1), default=10_000, help="scenes to render, at least 2000 (default: 10000)")
     add("--minutes", type=number(positive=True), default=35.0, help="minutes of training (default: 35)")
     add("--batch", type=whole(2), default=48, help="pictures in a step (default: 48)")
-    arguments = parser.parse_args(argv)
-    try:
-        train(arguments)
-    except (JSDError, OSError, subprocess.CalledProcessError) as error:
-        print(Text("error: {}", error), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(train, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

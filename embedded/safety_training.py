@@ -7,8 +7,6 @@ command with a larger --drawn adds to it.
 """
 
 import argparse
-import hashlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,10 +24,11 @@ from embedded.safety_examples import FIRST_SEED, Examples, drawn, rendered, star
 from embedded.scenes import Assets, load_assets
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import fetch
+from embedded.training_data import digest_of
 from jsd.atomic import atomic_file
-from jsd.cli import CommandParser
+from jsd.cli import CommandParser, exit_code
 from jsd.cpu import cores
-from jsd.errors import InputError, JSDError, shown
+from jsd.errors import InputError, shown
 from jsd.language import Text, speak
 from jsd.manifest import MANIFEST, find_weights, read_json
 from jsd.model import Components, load, read_part
@@ -98,8 +97,8 @@ def _digest(folder: Path) -> str:
     """Return a name for pictures: another model, other defaults, concepts or scenes for them have another."""
     about = read_json(folder / MANIFEST)
     files = {path: entry["sha256"] for path, entry in about["files"].items() if path.startswith(DRAWING)}
-    sources = [file.read_bytes() for file in (CONCEPTS_FILE, Path(safety_examples.__file__))]
-    return hashlib.sha256(repr((sorted(files.items()), about.get("defaults"), sources)).encode()).hexdigest()[:12]
+    asked = Path(safety_examples.__file__).read_bytes()
+    return digest_of(sorted(files.items()), about.get("defaults"), asked, table=CONCEPTS_FILE)[:12]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,13 +118,7 @@ def main(argv: Sequence[str]) -> int:
     add("--rendered", type=whole(1), default=8000, help="how many scenes are rendered (default: 8000)")
     add("--minutes", type=number(positive=True), default=10.0, help="minutes of training (default: 10)")
     add("--batch", type=whole(2), default=96, help="pictures in a step (default: 96)")
-    arguments = parser.parse_args(argv)
-    try:
-        train(arguments)
-    except (JSDError, OSError, subprocess.CalledProcessError) as error:
-        print(Text("error: {}", error), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(train, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,19 @@ style and colour its names, which all become the first one, since captions have 
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedded.replacing import changed
 from embedded.scenes import Concept, load_concepts
 from embedded.scenes.words.japanese import PARTICLE
 from embedded.scenes.words.language import GRAMMAR, JAPANESE
-from jsd.genuine.folder import write_json, write_manifest
+from jsd.cli import CommandParser, exit_code
+from jsd.genuine.folder import write_json
+from jsd.language import Text, speak
 from jsd.letters import key
-from jsd.manifest import MANIFEST, read_json
+from jsd.manifest import find_weights
 from jsd.tokenizer import SPELLINGS
 
 Table = dict[str, list[str]]
@@ -101,12 +104,21 @@ def beside(tokenizer: Path, folder: Path) -> Path:
     return folder
 
 
-def main(folder: Path) -> None:
-    """Write the spellings into a model folder that is there, and its manifest anew."""
-    manifest = read_json(folder / MANIFEST)
-    write_json(folder / "tokenizer" / SPELLINGS, table())
-    write_manifest(folder, **{name: value for name, value in manifest.items() if name != "files"})
+def main(argv: Sequence[str]) -> int:
+    """Write the spellings into the model folder that the command line `argv` names. Returns the exit code: 0, or 2
+    after an error.
+    """
+    speak()
+    description = Text("Write the table of spellings into a model folder.")
+    parser = CommandParser(prog="python -m embedded.spellings", description=description)
+    parser.add_argument("folder", type=Path, help="the model, whose table is replaced")
+    return exit_code(_write, parser.parse_args(argv).folder)
+
+
+def _write(folder: Path) -> None:
+    with changed(find_weights(folder).resolve()) as work:
+        write_json(work / "tokenizer" / SPELLINGS, table())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -59,14 +59,25 @@ class CommandParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`. Returns the exit code: 0, 1 if a picture has no watermark, 2 after an error."""
+    return exit_code(_run, argv)
+
+
+def exit_code(run: Callable[..., int | None], *arguments: Any) -> int:
+    """Call `run(*arguments)`, and return the exit code: what `run` returns, 0 for None. An error that the user can mend
+    is printed on stderr, and the code is 2.
+    """
     try:
-        settings.check_language()
-        speak()
-        arguments = _make_parser().parse_args(argv)
-        return arguments.run(arguments) or 0
+        return run(*arguments) or 0
     except (JSDError, OSError, CalledProcessError) as error:
         print(Text("error: {}", error), file=sys.stderr)
         return 2
+
+
+def _run(argv: Sequence[str] | None) -> int | None:
+    settings.check_language()
+    speak()
+    arguments = _make_parser().parse_args(argv)
+    return arguments.run(arguments)
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -105,7 +105,8 @@ def in_halves(call: Callable[[int], T], count: int) -> tuple[T, int]:
                 raise
             if count == 1:
                 raise MemoryShortError(
-                    "out of memory even for one picture at a time; take a smaller width and height, or fewer users"
+                    "out of memory even for one picture at a time; take a smaller width and height, fewer "
+                    "num_outputs, or fewer users"
                 ) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -131,10 +132,11 @@ class Fitting:
         result, count = in_halves(call, tried)
         if count < tried:
             self._short[shape] = (count, wait, 2 * wait)
-        elif left or most <= fitted:
-            self._short[shape] = (fitted, max(0, left - 1), wait)
-        else:
-            self._short.pop(shape, None)
+        elif shape in self._short:
+            if left or most <= fitted:
+                self._short[shape] = (fitted, max(0, left - 1), wait)
+            else:
+                del self._short[shape]
         return result
 
 

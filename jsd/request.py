@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_PROMPT = 2000  # characters
 MIN_SIZE, MAX_SIZE = 64, 1024  # pixels a side
-MAX_PIXELS = 1_048_576
 MAX_STEPS = 500
 MIN_GUIDANCE, MAX_GUIDANCE = 1.0, 20.0
 MAX_OUTPUTS = 8
@@ -121,8 +120,6 @@ class Request:
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 take(name, integer(name, getattr(self, name), MIN_SIZE, MAX_SIZE))
-        if self.width and self.height:
-            _check_pixels(self.width, self.height)
         take("num_outputs", integer("num_outputs", self.num_outputs, 1, MAX_OUTPUTS))
         if self.num_inference_steps is not None:
             take("num_inference_steps", integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS))
@@ -229,13 +226,6 @@ def _checked_picture(name: str, value: Any) -> Image.Image | None:
     from jsd.pixels import as_input
 
     return as_input(name, value)
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            "width", "{} x {} are {} pixels; at most {} are allowed", width, height, width * height, MAX_PIXELS
-        )
 
 
 def _check_cell(name: str, value: int, cell: int) -> None:

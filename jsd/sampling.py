@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from jsd import safety, watermark
-from jsd.device import mark, settle
+from jsd.device import Fitting, mark, settle
 from jsd.errors import InputError, NSFWError, WeightsError
 from jsd.job import Job
 from jsd.model import Components
@@ -34,12 +34,12 @@ def generate(
 ) -> Result:
     """Draw the pictures of one request and return its `Result`. `progress(done, total)` is called after every step.
 
-    A UNet call has at most `max_rows` rows. Raises `InputError` if this model can't draw the request, `NaNError` if
-    the numbers overflow, and `NSFWError` if the safety checker flags every picture.
+    A UNet call has at most `max_rows` rows, fewer if memory is short. Raises `InputError` if this model can't draw the
+    request, `MemoryShortError`, `NaNError` if numbers overflow, and `NSFWError` if every picture is flagged.
     """
-    job = prepare(components, request)
+    job, fitting = prepare(components, request), Fitting()
     while not job.finished:
-        step(components, [job], max_rows)
+        fitting.call((), min(max_rows or job.rows, job.rows), lambda rows: step(components, [job], rows))
         if progress:
             progress(job.done, job.total)
     return finish(components, job)

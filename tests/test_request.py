@@ -171,15 +171,6 @@ def test_a_size_that_is_no_multiple_of_the_cell_is_refused_with_the_nearest_ones
     assert caught.value.name == name
 
 
-def test_too_many_pixels_are_refused_even_if_one_side_is_a_default(monkeypatch):
-    # With the real limits, the largest width and height have exactly MAX_PIXELS.
-    monkeypatch.setattr("jsd.request.MAX_PIXELS", 512 * 512)
-    with pytest.raises(InputError, match="at most 262144"):
-        Request("猫", width=512, height=528)
-    with pytest.raises(InputError, match="at most 262144"):
-        Request("猫", width=528).resolve(DEFAULTS)
-
-
 def test_a_guidance_scale_of_1_halves_the_rows():
     assert Request("猫", num_outputs=3, guidance_scale=1).resolve(DEFAULTS).rows == 3
     assert Request("猫", num_outputs=3).resolve(DEFAULTS).rows == 6

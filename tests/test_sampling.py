@@ -197,6 +197,23 @@ def test_half_precision_samples_in_float32(components, monkeypatch):
     assert job.x_t.dtype == torch.float32
 
 
+def test_memory_that_is_short_takes_smaller_unet_calls(spied):
+    request = replace(CAT, num_outputs=4, num_inference_steps=4)
+    expected = generate(spied, request).images
+    unet, calls = spied.unet, []
+
+    def small(x, *args, **kwargs):
+        calls.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return unet(x, *args, **kwargs)
+
+    small.config = unet.config
+    images = generate(replace(spied, unet=small), request).images
+    assert calls == [8, 4] + [2, 2, 2, 2] * 4
+    assert all(psnr(image, other) >= 50 for image, other in zip(images, expected, strict=True))
+
+
 def test_a_step_that_fails_and_is_repeated_draws_the_same_noise(components, photo, mask, monkeypatch):
     request = replace(CAT, image=photo, mask=mask, scheduler="K_EULER_ANCESTRAL", prompt_strength=0.9)
     expected = generate(components, request).images[0]

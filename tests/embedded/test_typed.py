@@ -10,7 +10,7 @@ import pytest
 from embedded import spellings, typed
 from embedded.scenes import Concept, load_concepts
 from embedded.scenes.words.language import JAPANESE
-from jsd.manifest import ROOT
+from jsd.manifest import ROOT, verify
 from jsd.tokenizer import SPELLINGS, Tokenizer
 
 FOLDER = ROOT / "embedded" / "tokenizer"
@@ -66,3 +66,16 @@ def test_a_new_model_has_the_table_beside_its_tokenizer(tiny_folder, tmp_path) -
     folder = spellings.beside(tiny_folder / "tokenizer", tmp_path / "spelled")
     assert Tokenizer.from_folder(folder).spellings is not None
     assert not (tiny_folder / "tokenizer" / SPELLINGS).exists()
+
+
+def test_the_command_writes_the_table_into_a_model(tiny_copy, capsys) -> None:
+    assert not (tiny_copy / "tokenizer" / SPELLINGS).exists()
+    assert spellings.main([str(tiny_copy)]) == 0
+    verify(tiny_copy)
+    assert json.loads((tiny_copy / "tokenizer" / SPELLINGS).read_text("utf-8")) == spellings.table()
+
+
+def test_the_command_names_a_folder_that_is_no_model(tmp_path, capsys) -> None:
+    assert spellings.main([str(tmp_path)]) == 2
+    assert f"{tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
