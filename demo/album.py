@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from pathlib import Path
+from threading import Lock
 
 from jsd import images
 from jsd.request import OUTPUT_FORMATS
@@ -19,25 +20,26 @@ def file_name(seed: int, suffix: str) -> str:
 
 
 class Album:
-    """Writes each result to a folder of its own in `root`. A folder is removed when it is older than `seconds`, or one
-    of more than `most`. Its name is random, so nobody finds the pictures of others.
+    """Writes each result to a folder of its own in `root`, from any thread. With the next result, folders older than
+    `seconds` and those beyond `most` are removed. Their names are random, so nobody finds the pictures of others.
     """
 
     def __init__(self, root: Path, seconds: float = 3600, most: int = 500):
         self.root, self.seconds, self.most = root, seconds, most
         self._folders: deque[tuple[float, Path]] = deque()
+        self._lock = Lock()  # guards _folders
 
     def add(self, result: Result) -> Path:
         """Write a result and return its folder: the files of `file_name` with metadata, in every format.
 
         For a result from a picture `picture.png` and `mask.png` are in it too, at the size at which they were used.
         """
-        now = time.monotonic()
-        while self._folders and (len(self._folders) >= self.most or now - self._folders[0][0] > self.seconds):
-            shutil.rmtree(self._folders.popleft()[1], ignore_errors=True)
-        folder = self.root / uuid.uuid4().hex
+        now, folder = time.monotonic(), self.root / uuid.uuid4().hex
         folder.mkdir(parents=True)
-        self._folders.append((now, folder))
+        with self._lock:
+            while self._folders and (len(self._folders) >= self.most or now - self._folders[0][0] > self.seconds):
+                shutil.rmtree(self._folders.popleft()[1], ignore_errors=True)
+            self._folders.append((now, folder))
         for i, image in enumerate(result.images):
             for suffix in OUTPUT_FORMATS:
                 file = folder / file_name(result.seeds[i], suffix)
