@@ -21,8 +21,8 @@ from jsd.train.trainer import Plan
 NOISE = 0.1  # the largest standard deviation of the noise; that of the latents is 1
 SPREAD = 0.02  # the standard deviation of the posterior
 STATISTICS = 2500  # pictures that the folded norm's mean and variance are taken from, at most
-# From a size and a generator to pictures, float (size, 3, h, w) in [-1, 1].
-Batches = Callable[[int, np.random.Generator], torch.Tensor]
+# From a size, a generator and a device to pictures there, float (size, 3, h, w) in [-1, 1].
+Batches = Callable[[int, np.random.Generator, torch.device], torch.Tensor]
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -103,17 +103,19 @@ def train(
         model.down, model.up = torch.compile(model.down), torch.compile(model.up)
 
     def loss_of(model: torch.nn.Module, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, dict]:
-        x = pictures(batch, rng).to(accelerator.device, non_blocking=True)
+        x = pictures(batch, rng, accelerator.device)
         loss, mse = model(x.contiguous(memory_format=torch.channels_last))
         return loss, {"db": 10 * torch.log10(4 / mse.detach())}
 
     trainer.train("autoencoder", model, loss_of, plan, folder, accelerator, on_save=on_save, terms={"batch": batch})
+    if compiled:  # what follows is over before compiling it for another context would pay
+        del model.down, model.up
     model.to(accelerator.device).train()
     model.norm.reset_running_stats()
     model.norm.momentum = None  # the mean over all batches, with the averaged weights
     rng = np.random.default_rng(plan.seed)
     with torch.no_grad():
         for _ in range(-(-statistics // batch)):
-            model.encode(pictures(batch, rng).to(accelerator.device))
+            model.encode(pictures(batch, rng, accelerator.device))
     model.fold()
     vae.eval().requires_grad_(False)

@@ -21,7 +21,7 @@ MINUTES = 30.0  # of a run on a GPU
 SHARES = {"autoencoder": 0.25, "base": 0.2, "stage1": 0.035, "stage2": 0.39, "safety": 0.03}
 # Pictures and samples that the weights in the repository have seen.
 SAMPLES = {"autoencoder": 197_632, "base": 1_063_424, "stage1": 237_568, "stage2": 2_038_272}
-CLOSING = 0.04  # the share that calibrating and writing the model take
+CLOSING = 0.06  # the share that drawing for the safety checker, calibrating it and writing the model take
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ TINY = Scale(networks.TINY, 1, 2, 4, 300, 2, 12, 12, 8, 2)
 
 
 class Budget:
-    """The time of a run, which begins now."""
+    """The time of a run, of which `spent` seconds are over already."""
 
-    def __init__(self, minutes: float):
-        self.total, self.began = 60 * minutes, time.monotonic()
+    def __init__(self, minutes: float, spent: float = 0.0):
+        self.total, self.began = 60 * minutes, time.monotonic() - spent
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""

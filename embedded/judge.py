@@ -85,7 +85,7 @@ class Judge:
         device = next(self.network.parameters()).device
         verdicts = []
         for part in np.split(images, range(64, len(images), 64)):
-            cells, heat, style, ground = self.network.look(to_tensor(part).to(device))
+            cells, heat, style, ground = self.network.look(to_tensor(part, device))
             heat, (down, across) = heat.sigmoid(), heat.shape[1:]
             highest = heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]
             # The surest cell counts even below the threshold.

@@ -32,7 +32,13 @@ from jsd.vae import to_pixels
 
 STAGES = ("base", "stage1", "stage2")
 AUTOENCODER = Plan(10**9, 1e-3, muon=3e-3, ema=0.998, seed=1, flat=0.6, save_every=10**9, save_seconds=200)
-SOURCES = "sources.sha256"
+SOURCES, SPENT = "sources.sha256", "spent.seconds"  # files of the work folder
+
+
+def spent(work: Path) -> float:
+    """Return how many seconds earlier runs in the work folder took, as far as they noted it."""
+    noted = work / SPENT
+    return float(noted.read_text("utf-8")) if noted.exists() else 0.0
 
 
 @dataclass
@@ -63,6 +69,10 @@ class Run:
             )
         self.work.mkdir(parents=True, exist_ok=True)
         write_text(noted, digest)
+
+    def note_spent(self) -> None:
+        """Note how much of the time is over, for `spent` of a run that goes on."""
+        write_text(self.work / SPENT, repr(self.budget.elapsed()))
 
     def train(self, resumed: Path | None, before: Parts | None, first: str, write: Callable[..., None]) -> None:
         """Train the stages from `first` on. `before` are the parts that `first` begins with, read from the folder
@@ -115,10 +125,14 @@ class Run:
         torch.manual_seed(0)
         vae = networks.make_vae(self.scale.sizes)
         plan, batch = replace(AUTOENCODER, seconds=seconds), self.scale.pictures
-        draw = lambda step: draw_curve(self.work / "autoencoder.jsonl", self.work / "autoencoder.png")  # noqa: E731
+
+        def draw(step: int) -> None:
+            self.note_spent()
+            draw_curve(self.work / "autoencoder.jsonl", self.work / "autoencoder.png")
+
         seen = min(autoencoder.STATISTICS, self.scale.shards * self.scale.shard)
         autoencoder.train(vae, scenes.batch, plan, batch, self.work, self.accelerator, draw, seen, self.compiled)
-        x = scenes.batch(self.scale.previews, np.random.default_rng(0)).to(self.accelerator.device)
+        x = scenes.batch(self.scale.previews, np.random.default_rng(0), self.accelerator.device)
         with torch.no_grad():
             y = vae.decode(vae.encode(x).latent_dist.mean).sample
         draw_restored(to_pixels(x).cpu().numpy(), to_pixels(y).cpu().numpy(), self.work / "autoencoder-samples.png")
@@ -129,6 +143,11 @@ class Run:
         self, name: str, parts: Parts, buckets: list[Bucket], first: str, predict: Callable[..., torch.Tensor] | None
     ) -> None:
         language = text_to_image.STAGES[name].language
+
+        def preview(file: Path) -> None:
+            self.note_spent()
+            draw_preview(parts, self.defaults, language, self.scale.previews, file)
+
         earlier = {stage: text_to_image.STAGES[stage].plan.terms() for stage in self._stages(first) if stage < name}
         text_to_image.train_stage(
             name,
@@ -139,7 +158,7 @@ class Run:
             self.work,
             self.accelerator,
             {"after": earlier},
-            lambda file: draw_preview(parts, self.defaults, language, self.scale.previews, file),
+            preview,
             predict if "unet" in text_to_image.STAGES[name].trains else None,
         )
         self._note(name, text_to_image.worth(parts, buckets[0], language, self.accelerator))
@@ -158,6 +177,7 @@ class Run:
         return safety_checker.train(assets, examples, own, plan, self.work, self.accelerator, batch)
 
     def _note(self, phase: str, figures: dict[str, Any]) -> None:
+        self.note_spent()
         self.figures[phase] = figures | {"seconds": round(self.budget.elapsed())}
         print(f"{phase}: {self.figures[phase]}")
         write_text(self.work / "figures.json", json.dumps(self.figures, indent=1) + "\n")

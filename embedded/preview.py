@@ -27,7 +27,7 @@ def draw_preview(parts: Parts, defaults: Defaults, language: str, count: int, fi
     """Draw the first `count` of PROMPTS with the model in training, each with seed 0, into one picture."""
     components = in_training(parts, defaults)
     requests = [Request(prompt, seed=0) for prompt in PROMPTS[language].split("|")[:count]]
-    pictures = [Image.fromarray(np.asarray(job.pictures[0])) for job in decoded_jobs(components, requests)]
+    pictures = [job.pictures[0] for job in decoded_jobs(components, requests)]
     with atomic_file(file) as part:
         sheet(pictures, 160).save(part)
 

@@ -13,6 +13,7 @@ import numpy as np
 from embedded.scenes import Assets, Concept, Scene, Thing, prompt_for, sample_scene
 from embedded.scenes.places import PLACES
 from embedded.scenes.sprites import Drawing
+from embedded.scenes.words.japanese import kana_swapped
 from jsd.language import Text
 
 # How many of 600 prompts each group gets. "one" is a single thing; the groups "held out" show compositions (a thing
@@ -105,14 +106,6 @@ def _scenes(concepts: Mapping[str, Concept], rng: np.random.Generator, split: st
             yield scene
 
 
-def swap_kana(name: str) -> str:
-    """Return a hiragana name in katakana and a katakana name in hiragana (ねこ, ネコ). Other names stay as they are."""
-    for first, last, shift in (("ぁ", "ゖ", 0x60), ("ァ", "ヶ", -0x60)):
-        if all(first <= c <= last or c == "ー" for c in name):
-            return "".join(c if c == "ー" else chr(ord(c) + shift) for c in name)
-    return name
-
-
 def half_width(text: str) -> str:
     """Return katakana in the half-width forms of old terminals, with separate voice marks: ガム as ｶﾞﾑ."""
     narrow = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFF9E)}
@@ -124,7 +117,7 @@ def spellings(concept: Concept) -> list[str]:
     """Return all Japanese spellings of a concept except its canonical name. They are its other names, hiragana names in
     katakana and the reverse, and katakana names in half-width forms.
     """
-    names = [*concept.ja, *map(swap_kana, concept.ja)]
+    names = [*concept.ja, *map(kana_swapped, concept.ja)]
     katakana = [name for name in names if all("ァ" <= c <= "ヺ" or c == "ー" for c in name)]
     return [name for name in dict.fromkeys([*names, *map(half_width, katakana)]) if name != concept.ja[0]]
 

@@ -8,6 +8,7 @@ again.
 """
 
 import argparse
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
 from embedded import budget, networks, spellings
-from embedded.phases import STAGES, Run, noise_scheduler
+from embedded.phases import STAGES, Run, noise_scheduler, spent
 from embedded.safety_examples import FLAGGED
 from embedded.scenes.concepts import CONCEPTS_FILE
 from embedded.scenes.icons import ICON_SETS, fetch
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     fetch(arguments.workdir / "icons")
     work.mkdir(parents=True, exist_ok=True)
     table = _tiny_table(work / "concepts.tsv") if arguments.tiny else CONCEPTS_FILE
-    clock = budget.Budget(minutes)
+    clock = budget.Budget(minutes, spent(work))
     icons, compiled = arguments.workdir / "icons", gpu and not arguments.eager
     training = Run(work, scale, clock, accelerator, icons, table, Defaults(**DEFAULTS, cell=networks.CELL), compiled)
     training.check_sources(arguments.resume)
@@ -129,6 +130,7 @@ def _write(
     noise_scheduler().save_pretrained(scheduler)
     networks.make_image_processor().save_pretrained(processor)
     modules = {"text_encoder": parts.text_encoder, "unet": parts.unet, "vae": parts.vae, "safety_checker": checker}
+    modules = deepcopy(modules)  # the next stage goes on with these, unrounded and in the layout they are compiled for
     copied = {"tokenizer": tokenizer, "scheduler": scheduler, "feature_extractor": processor}
     if stage != STAGES[0]:  # which reads English
         copied["tokenizer"] = spellings.beside(tokenizer, training.work / "tokenizer-spelled")

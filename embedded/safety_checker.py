@@ -83,7 +83,7 @@ def train(
         parts = [(source, rng.integers(len(source.pixels), size=size)) for source, size in sizes]
         pixels = np.concatenate([source.pixels[chosen] for source, chosen in parts])
         shown = np.concatenate([source.shown[chosen] for source, chosen in parts])
-        x = _jitter(to_tensor(pixels).to(device), rng)
+        x = _jitter(to_tensor(pixels, device), rng)
         return model(x, torch.from_numpy(shown).float().to(device)), {}
 
     trainer.train("safety", model, loss_of, plan, folder, accelerator, terms={"batch": batch})

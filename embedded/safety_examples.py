@@ -110,8 +110,7 @@ def drawn(components: Components, assets: Assets, count: int, seed: int = FIRST_
             for i, scene in enumerate(scenes)
         ]
         for scene, job in zip(scenes, decoded_jobs(components, requests, TOGETHER), strict=True):
-            picture = Image.fromarray(np.asarray(job.pictures[0]))
-            found.append((shrink(picture), ids(scene)))
+            found.append((shrink(job.pictures[0]), ids(scene)))
     return _examples(assets, found)
 
 

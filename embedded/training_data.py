@@ -6,6 +6,7 @@ pictures: latents and token ids are on the training's device, and a batch is dra
 """
 
 import hashlib
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, wait
@@ -35,6 +36,7 @@ NATIVE = (256, 256)  # width and height in pixels
 # without a rest: otherwise the compiled UNet would be compiled once more for each size.
 SIZES = (NATIVE, (320, 192), NATIVE, (192, 320), NATIVE, (384, 192), NATIVE, (192, 384))
 RESERVE = 5_000_000_000  # bytes of the disk for checkpoints and models
+MOST_FILES = 4096  # open at once
 
 
 def digest_of(*settings: object, table: Path) -> str:
@@ -85,6 +87,9 @@ class Scenes:
 
     def __init__(self, folder: Path, shard: int):
         self.folder, self.shard = folder, shard  # pictures in a shard
+        # Every shard stays open, and more may be open than many systems allow without being asked.
+        files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, min(most, MOST_FILES)), most))
         self.ready: list[int] = []  # shards
         self._jobs: list[Future[int]] = []
         self._open: dict[int, np.ndarray] = {}
@@ -134,20 +139,19 @@ class Scenes:
     def __len__(self) -> int:
         return self.shard * len(self.ready)
 
-    def batch(self, size: int, rng: np.random.Generator) -> torch.Tensor:
-        """Choose pictures of one size at random among the shards that are rendered by now, half of them mirrored.
+    def batch(self, size: int, rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Choose square pictures at random among the shards that are rendered by now, half of them mirrored.
 
-        Returns float (size, 3, h, w) in [-1, 1], on the CPU.
+        Returns float (size, 3, h, w) in [-1, 1] on a device. All batches have one shape, as a network would be compiled
+        anew for others, which takes minutes.
         """
         for job in self._jobs:
             if job.done():
                 self._take(job)
-        shapes = [self._open[number].shape for number in self.ready]
-        shape = shapes[rng.integers(len(shapes))]
-        shards = [number for number, other in zip(self.ready, shapes, strict=True) if other == shape]
-        chosen = zip(rng.choice(shards, size), rng.integers(shape[0], size=size), strict=True)
-        x = to_tensor(np.stack([self._open[int(number)][i] for number, i in chosen]))
-        mirrored = torch.from_numpy(rng.random(size) < 0.5)
+        shards = [number for number in self.ready if SIZES[number % len(SIZES)] == NATIVE]
+        chosen = zip(rng.choice(shards, size), rng.integers(self.shard, size=size), strict=True)
+        x = to_tensor(np.stack([self._open[int(number)][i] for number, i in chosen]), device)
+        mirrored = torch.from_numpy(rng.random(size) < 0.5).to(device)
         return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
     def shards(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

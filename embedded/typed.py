@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from embedded.judge import Verdict
-from embedded.prompts import UNASKED, Task, half_width, plain, swap_kana
+from embedded.prompts import UNASKED, Task, half_width, plain
 from embedded.scenes import Concept
-from embedded.scenes.words.japanese import full_width
+from embedded.scenes.words.japanese import full_width, kana_swapped
 from embedded.scores import cell_text, marks, share
 from jsd.language import Text
 
@@ -87,7 +87,7 @@ def digits(text: str) -> str:
 WAYS: dict[str, Callable[[str], str]] = {
     "half-width kana": half_width,
     "full width": full_width,
-    "swapped kana": swap_kana,
+    "swapped kana": kana_swapped,
     "all katakana": to_katakana,
     "all hiragana": to_hiragana,
     "long vowels": drawn_out,

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from jsd.model import Components
 
 
-def to_tensor(pixels: np.ndarray | Image.Image) -> torch.Tensor:
-    """Convert RGB pixels, uint8 (..., h, w, 3) or a Pillow picture, to a float32 tensor (..., 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1
+def to_tensor(pixels: np.ndarray | Image.Image, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Convert RGB pixels, uint8 (..., h, w, 3) or a Pillow picture, to a float32 tensor (..., 3, h, w) in [-1, 1] on a
+    device, which gets the bytes and converts them.
+    """
+    return torch.from_numpy(np.array(pixels)).to(device).movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_pixels(x: torch.Tensor) -> torch.Tensor:
@@ -34,7 +36,7 @@ def to_pixels(x: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def encode(components: Components, image: Image.Image) -> DiagonalGaussianDistribution:
     """Encode an RGB picture. Returns the distribution of its latents, (1, c, h, w), before the scaling factor."""
-    pixels = to_tensor(image)[None].to(components.device)
+    pixels = to_tensor(image, components.device)[None]
     return DiagonalGaussianDistribution(_run(components, lambda vae, x: vae.encode(x).latent_dist.parameters, pixels))
 
 

@@ -125,6 +125,8 @@ def memory_explained(advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # of which torch's OutOfMemoryError is one
-        if isinstance(error, MemoryError) or any(word in str(error) for word in ("allocate memory", "out of memory")):
+        from jsd.device import is_out_of_memory  # it imports torch, which these options do without
+
+        if is_out_of_memory(error):
             raise TrainingError("out of memory; {}", advice) from error
         raise

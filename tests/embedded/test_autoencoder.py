@@ -9,11 +9,11 @@ from embedded import autoencoder, networks
 from jsd.train.trainer import Plan
 
 
-def waves(size: int, rng: np.random.Generator) -> torch.Tensor:
+def waves(size: int, rng: np.random.Generator, device: torch.device | str = "cpu") -> torch.Tensor:
     """Smooth pictures: waves of random direction and colour, (size, 3, 32, 32)."""
     y, x = np.mgrid[0:32, 0:32] / 32
     slopes = rng.normal(size=(2, size, 3, 1, 1)) * 4
-    return torch.from_numpy(np.sin(slopes[0] * x + slopes[1] * y)).float()
+    return torch.from_numpy(np.sin(slopes[0] * x + slopes[1] * y)).float().to(device)
 
 
 def test_the_latents_end_white_and_every_weight_is_trained(tmp_path):

@@ -72,16 +72,12 @@ def test_scenes_are_rendered_once_with_captions_in_both_languages(folder, scenes
     assert {file: file.stat().st_mtime_ns for file in (folder / "scenes").iterdir()} == written
 
 
-def test_a_batch_holds_pictures_that_are_there(scenes):
-    known = {pictures.shape[1:3]: pictures for pictures, _ in scenes.shards()}
-    seen = set()
+def test_a_batch_holds_square_pictures_that_are_there(scenes):
+    (known,) = (pictures for pictures, _ in scenes.shards() if pictures.shape[1:3] == (256, 256))
     for seed in range(6):
         batch = ((scenes.batch(4, np.random.default_rng(seed)) + 1) * 127.5).round().byte().movedim(1, 3).numpy()
-        pictures = known[batch.shape[1:3]]
-        seen.add(batch.shape[1:3])
         for picture in batch:
-            assert any((pictures == one).all((1, 2, 3)).any() for one in (picture, picture[:, ::-1]))
-    assert seen == set(known) == {(256, 256), (192, 320)}
+            assert any((known == one).all((1, 2, 3)).any() for one in (picture, picture[:, ::-1]))
 
 
 def test_a_disk_holds_what_is_there_and_what_its_room_is_enough_for(scenes, monkeypatch):

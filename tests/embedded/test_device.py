@@ -36,7 +36,9 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 
 def test_the_autoencoder(devices, tmp_path):
-    pictures = lambda size, rng: torch.zeros(size, 3, 16, 16)  # noqa: E731
+    def pictures(size, rng, device):
+        return torch.zeros(size, 3, 16, 16, device=device)
+
     with pytest.raises(KeyboardInterrupt):
         autoencoder.train(networks.make_vae(networks.TINY), pictures, Plan(1, 1e-3), 2, tmp_path, ACCELERATOR)
     assert devices == [DEVICE]

@@ -60,8 +60,7 @@ def test_a_judge_is_trained_and_measured(tmp_path: Path, fresh_accelerator: None
     assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
     assert set(curve[0]) >= {"heat", "concept", "colour", "style", "ground"}
     accuracy = judge_training.accuracy(judge, references.draw_references(assets, 12, 1))
-    assert all(0 <= share <= 1 for share in accuracy.values())
-    assert "style" in accuracy
+    assert accuracy.keys() >= {"one", "style"}
 
 
 def test_the_judge_sees_the_hottest_cells_and_at_least_one(untrained: Judge) -> None:

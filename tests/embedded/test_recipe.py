@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from embedded import budget
+from embedded import budget, phases
 from jsd import cli, model, sampling
 from jsd.request import Request
 from tests.embedded.icons import write_icons
@@ -28,6 +28,7 @@ def test_a_tiny_run_makes_models_that_draw_and_another_run_goes_on_from_them(tmp
     assert english.tokenizer("剣").used >= 3  # bytes, as in CLIP's tokenizer
     figures = json.loads((work / "figures.json").read_text())
     assert {"autoencoder", "base", "stage1", "stage2"} == set(figures)
+    assert phases.spent(work) >= figures["stage2"]["seconds"] - 1
     for name in ("base", "stage1", "stage2", "autoencoder"):
         assert (work / f"{name}.png").exists()
         assert list(work.glob(f"{name}*-samples.png"))
@@ -64,13 +65,18 @@ def test_a_model_to_resume_has_to_be_there(tmp_path, capsys):
     assert "is no folder" in error
 
 
+def test_a_run_that_goes_on_keeps_its_minutes(monkeypatch):
+    monkeypatch.setattr(budget.time, "monotonic", lambda: 5000.0)
+    assert budget.Budget(30, spent=1000.0).seconds("stage2") == budget.Budget(30).seconds("stage2") - 1000
+
+
 def test_the_last_stage_gets_the_time_that_the_others_left(monkeypatch):
     assert sum(budget.SHARES.values()) + budget.CLOSING < 1
     clock = iter([0.0, 300.0, 1700.0])
     monkeypatch.setattr(budget.time, "monotonic", lambda: next(clock))
     run = budget.Budget(30)
     assert run.seconds("autoencoder") == 450
-    assert run.seconds("stage2") == pytest.approx(1800 * 0.93 - 300)
+    assert run.seconds("stage2") == pytest.approx(1800 * 0.91 - 300)
     assert run.seconds("stage2") == pytest.approx(1800 * 0.39 / 2)  # too late, but not without any time
 
 
