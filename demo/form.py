@@ -14,6 +14,7 @@ import gradio as gr
 
 from demo import inputs, panels, texts
 from demo.album import Album, file_name
+from demo.editor import Editor
 from demo.studio import Progress, Studio
 from jsd.errors import InputError
 from jsd.request import (
@@ -84,9 +85,9 @@ class Form:
             )
         elif self.mode == "repaint":
             brush = gr.Brush(24, colors=[("#cf4a30", 0.7)], color_mode="fixed")
-            editor = partial(gr.ImageEditor, brush=brush, eraser=gr.Eraser(24), layers=False, transforms=())
-            editor = partial(editor, type="filepath", format="png", sources=["upload", "clipboard"], height=420)
-            self._field("image", editor, placeholder=label("editor_hint"))
+            options = {"brush": brush, "eraser": gr.Eraser(24), "layers": False, "transforms": (), "type": "filepath"}
+            options |= {"format": "png", "sources": ["upload", "clipboard"], "height": 420}
+            self._field("image", lambda **more: Editor(**options, **more).component, placeholder=label("editor_hint"))
             gr.HTML(label("mask_hint"), apply_default_css=False, elem_classes="hint")
             self._place("mask")
         self._field("prompt", gr.Textbox, placeholder=label("prompt_hint"), lines=2, max_lines=6)

@@ -36,7 +36,7 @@ LAYERS = [
 ONLY = {
     "cog": {"predict"},
     "coglet": {"serving.slots"},
-    "gradio": {"demo.page", "demo.form"},
+    "gradio": {"demo.page", "demo.form", "demo.editor"},
     "ray": {"bulk.ray_pool"},
 }
 

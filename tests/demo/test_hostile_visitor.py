@@ -49,3 +49,14 @@ def test_a_value_of_a_wrong_type_is_answered_with_a_sentence(address, values):
 
 def test_what_is_right_is_drawn(address):
     assert "figure" in draw(address, None)
+
+
+def test_the_editor_makes_no_room_for_a_layer_that_no_editor_has(address):
+    config = httpx.get(f"{address}config").json()
+    number = next(part["id"] for part in config["components"] if part["type"] == "imageeditor")
+    form = {"component_id": number, "session_hash": "someone", "fn_name": "accept_blobs"}
+    for kind, index in (("layer", "3000000000"), ("layer", "0"), ("background", "null")):
+        sent = {**form, "type": kind, "index": index, "id": "mine"}  # 3e9 layers would take 24 GB
+        answer = httpx.post(f"{address}gradio_api/component_server", data=sent, files={"file": b"x"}, timeout=20)
+        assert answer.status_code == 200
+    assert "figure" in draw(address, None)
