@@ -75,6 +75,8 @@ class Drawer:
         """
         from jsd import settings
 
+        for name in [name for name in os.environ if name.startswith("JSD_")]:  # this machine's own do not count
+            del os.environ[name]
         os.environ.update(environment)
         self.failure: dict[str, str] = {}
         # No other thread calls the model, so batches never mix. OpenMP, too, keeps workers for each thread that does.

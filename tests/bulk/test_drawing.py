@@ -124,6 +124,18 @@ def test_a_batch_gives_the_same_bits_whatever_else_the_actor_draws(tiny_folder, 
         assert [pixels(row) for row in table.to_pylist()] == [pixels(row) for row in again.to_pylist()]
 
 
+def test_the_settings_of_the_machine_that_draws_do_not_count(tiny_folder, monkeypatch):
+    environment = {"JSD_WEIGHTS": str(tiny_folder), "JSD_DEVICE": "cpu"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("JSD_SAFETY_CHECKER", raising=False)
+    digest = model_digest()
+    monkeypatch.setenv("JSD_SAFETY_CHECKER", "off")
+    drawer = Drawer(environment, digest)
+    assert drawer.failure == {}
+    assert drawer._components.safety_checker is not None
+
+
 def test_a_flagged_picture_is_a_row_that_says_so(components):
     checker = copy.deepcopy(components.safety_checker)
     checker.concept_embeds_weights.data.fill_(-2.0)
