@@ -100,8 +100,7 @@ def test_drawn_pictures_have_many_sizes_and_settings_and_small_ones_show_no_weap
     def draw(components, requests, size):
         asked.append(requests)
         for request in requests:
-            side = (request.height, request.width, 3)
-            yield SimpleNamespace(pictures=[np.zeros(side, np.uint8)])
+            yield SimpleNamespace(pictures=[Image.new("RGB", (request.width, request.height))])
 
     monkeypatch.setattr(safety_examples, "decoded_jobs", draw)
     native = replace(components, defaults=Defaults(256, 256, cell=components.defaults.cell))
