@@ -1,7 +1,13 @@
-"""The peer of `script/bench`: a Cog predictor as most people would write it around stock diffusers. No batching."""
+"""The peer of `script/bench`: a plain synchronous Cog predictor around stock diffusers. No batching.
+
+Cog calls a synchronous `predict` from a thread that changes. Here one thread draws everything, because on a CPU each
+thread that draws gets OpenMP threads of its own, and the more there are the slower they all are: a picture of the
+embedded model takes half as long again (two cores).
+"""
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as LocalPath
 
 import torch
@@ -28,7 +34,8 @@ def load_pipeline(folder: str | LocalPath) -> StableDiffusionPipeline:
 class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model folder that the environment variable JSD_WEIGHTS names."""
-        self.pipeline = load_pipeline(os.environ["JSD_WEIGHTS"])
+        self.thread = ThreadPoolExecutor(1)
+        self.pipeline = self.thread.submit(load_pipeline, os.environ["JSD_WEIGHTS"]).result()
         self.pipeline.set_progress_bar_config(disable=True)
         config = self.pipeline.scheduler.config
         self.samplers = {"DDIM": DDIMScheduler.from_config(config), "K_LMS": LMSDiscreteScheduler.from_config(config)}
@@ -45,6 +52,7 @@ class Predictor(BasePredictor):
         """Draw one picture of the prompt. Returns its PNG file."""
         self.pipeline.scheduler = self.samplers[scheduler]
         settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        image = self.pipeline(prompt, **settings, generator=torch.Generator().manual_seed(seed)).images[0]
+        settings["generator"] = torch.Generator().manual_seed(seed)
+        image = self.thread.submit(self.pipeline, prompt, **settings).result().images[0]
         image.save(self.folder / "out.png")
         return Path(self.folder / "out.png")

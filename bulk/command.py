@@ -75,7 +75,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     from bulk.output import open_output
 
     with open_output(arguments.to.absolute(), arguments.form == "files", arguments.save_every) as output:
-        done = output.done_of(rows, count)
+        done = output.done_of(rows, problems)
         left = sum(row.number not in done for row in rows)
         problems = [problem for problem in problems if problem.row not in done]
         print(Text("{} rows: {} drawn before, {} to draw", count, len(done), left), flush=True)

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from bulk.drawing import COLUMNS
 from bulk.rows import Problem, Row
 from jsd.atomic import atomic_file, named
 from jsd.errors import InputError, shown
+from jsd.inputs import FILES
 
 PART_ROWS = 1000  # pictures
 PART_BYTES = 1 << 27
@@ -50,15 +51,18 @@ class Output:
         self._held: list[pa.Table] = []
         self._since = 0.0
 
-    def done_of(self, rows: Iterable[Row], count: int) -> set[int]:
-        """Return the numbers of the rows whose pictures are in the folder. `count` is how many the prompts' file has.
+    def done_of(self, rows: Sequence[Row], problems: Sequence[Problem]) -> set[int]:
+        """Return the numbers of the rows whose pictures are in the folder. `rows` and `problems` are the whole file of
+        prompts.
 
-        Raises `InputError` if a row that is there was drawn from other inputs than the one in `rows`.
+        A file that a row names may have been removed since it was drawn. Raises `InputError` if a row that is there was
+        drawn from other inputs than the file's.
         """
         tables = [_read_table(file) for file in sorted(self._table.glob("*.parquet"))]
         done = {row: digest for table in tables for row, digest in zip(*table.to_pydict().values(), strict=True)}
         wrong = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
-        wrong += [number for number in done if number > count]
+        wrong += [problem.row for problem in problems if problem.row in done and problem.input not in FILES]
+        wrong += [number for number in done if number > len(rows) + len(problems)]
         if wrong:
             raise InputError(
                 "--to",

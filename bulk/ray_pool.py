@@ -81,6 +81,7 @@ def running(address: str | None = None) -> Iterator[None]:
         context = DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.max_errored_blocks = -1  # any number of batches may fail
+        context.target_max_block_size = None  # a batch comes whole, so that a killed run has all of a row or none
         try:
             yield
         finally:

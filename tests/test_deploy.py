@@ -62,13 +62,19 @@ def test_the_driver_that_is_asked_for_is_the_same_everywhere():
         assert "580.65" in (ROOT / file).read_text("utf-8"), file
 
 
-def test_the_server_is_not_root_and_writes_only_to_its_temporary_folder(service):
+@pytest.mark.parametrize(("name", "writable"), [("jsd", ["/tmp"]), ("proxy", ["/run", "/var/cache/nginx"])])
+def test_a_service_is_not_root_has_limits_and_writes_only_to_its_temporary_folders(services, name, writable):
+    service = services[name]
     assert not service["user"].startswith("0")
     assert service["read_only"] is True
-    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == writable
+    assert all("size=" in mount for mount in service["tmpfs"])
     assert all(volume.endswith(":ro") for volume in service["volumes"])
     assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
 
 
 def test_a_server_that_can_not_draw_is_started_again(service):

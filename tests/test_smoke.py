@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,12 +74,14 @@ def smoke(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str, list[str]]]]
     for name in ("cog", "docker"):
         (tmp_path / name).write_text(RECORD)
         (tmp_path / name).chmod(0o755)
+    for name in ("bash", "basename"):
+        (tmp_path / name).symlink_to(shutil.which(name))
 
     def run(device: str, *flags: str) -> tuple[int, str, list[str]]:
         with Container(tmp_path / "asked", device) as server:
             environment = {"SMOKE_URL": f"http://127.0.0.1:{server.server_port}", "SMOKE_FOLDER": str(tmp_path)}
-            environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
-            command = [ROOT / "deploy" / "smoke", *flags]
+            environment["PATH"] = str(tmp_path)
+            command = [sys.executable, ROOT / "deploy" / "smoke", *flags]
             done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
             server.shutdown()
         return done.returncode, done.stdout, (tmp_path / "asked").read_text().splitlines()
@@ -102,6 +106,15 @@ def test_it_says_what_did_not_hold(smoke, device, what):
     assert code == 1
     assert f"DID NOT HOLD: {what}" in printed
     assert " down " in asked[-1]
+
+
+def test_it_says_so_where_there_is_no_docker(smoke, tmp_path):
+    (tmp_path / "docker").unlink()
+    code, printed, asked = smoke("cuda")
+    assert code == 1
+    assert "DID NOT HOLD: all steps could be done" in printed
+    assert printed.endswith("2 did not hold: all steps could be done; nothing is left running\n")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("step", ["cog-build", "docker-compose"])

@@ -65,7 +65,7 @@ def test_parts_are_written_when_they_are_old_enough_and_numbered_on(tmp_path):
                 output.add(table(drawing(number)))
     assert names(tmp_path / "out" / "pictures") == [f"{i}/{i + 1:08d}-0.png".zfill(20) for i in range(3)]
     with open_output(tmp_path / "out", as_files=True, seconds=0) as output:
-        assert output.done_of(rows(1, 2, 3, 4), 4) == {1, 2, 3}
+        assert output.done_of(rows(1, 2, 3, 4), []) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(("before", "as_files"), [(True, True), (True, False), (False, True), (False, False)])
@@ -77,7 +77,7 @@ def test_what_a_killed_run_left_without_a_table_is_removed(tmp_path, before, as_
     (out / "table" / f".{'a' * 16}.part.parquet").write_bytes(b"half")
     (out / "pictures" / f".{'b' * 16}.part").mkdir()
     with open_output(out, as_files, seconds=0) as output:
-        assert output.done_of(rows(1, 2), 2) == set()
+        assert output.done_of(rows(1, 2), []) == set()
         output.add(table(drawing(2)))
     picture = "pictures/00000/00000002-0.png" if as_files else "pictures/00000.tar"
     assert names(out) == [".jsd-bulk", picture, "table/00000.parquet"]
@@ -88,10 +88,16 @@ def test_rows_of_another_run_are_refused(tmp_path):
     with open_output(tmp_path / "out", as_files=False, seconds=0) as output:
         output.add(table(drawing(2)))
         changed = [Row(2, "{}", 1, "other")]
-        for others, count in ((changed, 2), (rows(1), 1)):
+        invalid = [Problem(2, "width", "65 was given")]
+        for others, problems in ((rows(1) + changed, []), (rows(1), []), (rows(1), invalid)):
             with pytest.raises(InputError, match="--to: row 2 was drawn from other inputs"):
-                output.done_of(others, count)
-        assert output.done_of(rows(1), 2) == {2}  # row 2 can't be read any more, but is drawn
+                output.done_of(others, problems)
+
+
+def test_a_row_whose_picture_was_removed_after_it_was_drawn_is_done(tmp_path):
+    with open_output(tmp_path / "out", as_files=False, seconds=0) as output:
+        output.add(table(drawing(2)))
+        assert output.done_of(rows(1), [Problem(2, "image", "there is no file 'a.png'")]) == {2}
 
 
 @pytest.mark.parametrize("content", [b"half", None])
@@ -104,7 +110,7 @@ def test_a_table_that_can_not_be_read_is_named(tmp_path, content):
         else:
             parquet.write_table(pa.table({"mine": [1]}), out / "table" / "mine.parquet")
         with pytest.raises(InputError, match=r"--to: table/.*parquet can't be read .*; remove it"):
-            output.done_of(rows(1), 1)
+            output.done_of(rows(1), [])
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -144,7 +150,7 @@ def test_a_part_that_a_full_disk_has_no_room_for_is_tried_again_at_the_end(tmp_p
     with pytest.raises(OSError, match="No space left.*table/00000"), open_output(tmp_path / "out", as_files, 0) as out:
         out.add(table(drawing(1)))
     with open_output(tmp_path / "out", as_files, 0) as out:
-        assert out.done_of(rows(1), 1) == ({1} if tries == 1 else set())
+        assert out.done_of(rows(1), []) == ({1} if tries == 1 else set())
 
 
 def test_a_full_disk_is_named_with_the_folder_of_the_pictures(tmp_path, monkeypatch):

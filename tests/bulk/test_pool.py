@@ -1,10 +1,11 @@
 """Actors get GPUs where there are any, else cores of one machine each."""
 
+import importlib.util
 import socket
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is missing: script/bootstrap bulk")
 
 from bulk import loop, ray_pool
 from bulk.pool import Pool, memory_of, share
@@ -61,3 +62,22 @@ def test_the_memory_of_an_actor_grows_with_the_weights(tmp_path):
 
 def test_a_batch_is_as_large_as_an_engine_draws_at_once():
     assert (loop.CPU_ROWS, loop.GPU_ROWS) == (device.CPU_ROWS, device.MOST_ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is missing: script/bootstrap bulk")
+def test_a_batch_of_large_pictures_comes_whole(monkeypatch):
+    """Otherwise a run that is killed could have written half of a row's pictures, and take the row for drawn."""
+
+    class Large:  # Ray's workers get a class of a function as code
+        def __init__(self, environment, model):
+            pass
+
+        def __call__(self, batch):
+            columns = {"row": [1] * 4, "picture": list(range(4)), "status": ["drawn"] * 4}
+            return pa.table(columns | {"data": pa.array([bytes(64 << 20)] * 4, pa.large_binary())})
+
+    monkeypatch.setattr(ray_pool, "Drawer", Large)
+    with ray_pool.running():
+        tables = list(ray_pool.draw_all(["[]"], Pool(actors=1, gpus=0, cores=1), {}, ""))
+    assert [table["picture"].to_pylist() for table in tables] == [[0, 1, 2, 3]]
