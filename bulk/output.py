@@ -33,7 +33,6 @@ from bulk.drawing import COLUMNS
 from bulk.rows import Problem, Row
 from jsd.atomic import atomic_file, named
 from jsd.errors import InputError, shown
-from jsd.inputs import FILES
 
 PART_ROWS = 1000  # pictures
 PART_BYTES = 1 << 27
@@ -61,7 +60,7 @@ class Output:
         tables = [_read_table(file) for file in sorted(self._table.glob("*.parquet"))]
         done = {row: digest for table in tables for row, digest in zip(*table.to_pydict().values(), strict=True)}
         wrong = [row.number for row in rows if done.get(row.number, row.digest) != row.digest]
-        wrong += [problem.row for problem in problems if problem.row in done and problem.input not in FILES]
+        wrong += [problem.row for problem in problems if problem.row in done and not problem.unreadable]
         wrong += [number for number in done if number > len(rows) + len(problems)]
         if wrong:
             raise InputError(

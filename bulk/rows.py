@@ -21,6 +21,10 @@ from jsd.request import MAX_LORA, MAX_OUTPUTS, MAX_SEED, Request
 EMPTY_LORA = (2).to_bytes(8, "little") + b"{}"  # stands in for an adapter that is read later
 
 
+class UnreadableFileError(InputError):
+    """A file that a row names is not there, or can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """`number` counts the file's rows from 1. `inputs` is a JSON object: the request's inputs that are not None, each
@@ -37,19 +41,20 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a row has no picture. `input` names the input, or is "row" or empty. `reason` is in English, for files, and
-    `said` in the user's language.
+    `said` in the user's language. `unreadable`: because a file that it names can't be read.
     """
 
     row: int
     input: str
     reason: str
     said: str = field(default="", compare=False)
+    unreadable: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, row: int, error: Exception) -> Problem:
         name = getattr(error, "name", "") if isinstance(error, InputError) else ""
         message = error.message if name else Text("{}", error)
-        return cls(row, name, english(message), message)
+        return cls(row, name, english(message), message, isinstance(error, UnreadableFileError))
 
 
 def make_row(number: int, values: Mapping[str, Any], folder: Path, seed: int, model: str) -> Row:
@@ -119,7 +124,7 @@ def _path(name: str, value: object, folder: Path) -> str:
         raise InputError(name, "the path of a file is wanted, {} was given", shown(value))
     path = os.path.join(folder, value)
     if not os.path.isfile(path):
-        raise InputError(name, "there is no file {}", shown(value))
+        raise UnreadableFileError(name, "there is no file {}", shown(value))
     return path
 
 
@@ -138,6 +143,6 @@ def _known_hash(name: str, path: str, changed: int) -> str | InputError:
             check_lora(name, parse_inputs([f"{name}=@{path}"])[name], MAX_LORA)
         return sha256(Path(path))
     except OSError as error:
-        return InputError(name, "{} can't be read ({})", shown(path), Text(error.strerror))
+        return UnreadableFileError(name, "{} can't be read ({})", shown(path), Text(error.strerror))
     except InputError as error:
         return error

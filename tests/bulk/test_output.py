@@ -88,8 +88,8 @@ def test_rows_of_another_run_are_refused(tmp_path):
     with open_output(tmp_path / "out", as_files=False, seconds=0) as output:
         output.add(table(drawing(2)))
         changed = [Row(2, "{}", 1, "other")]
-        invalid = [Problem(2, "width", "65 was given")]
-        for others, problems in ((rows(1) + changed, []), (rows(1), []), (rows(1), invalid)):
+        width, mask = Problem(2, "width", "65 was given"), Problem(2, "mask", "given without an image")
+        for others, problems in ((rows(1) + changed, []), (rows(1), []), (rows(1), [width]), (rows(1), [mask])):
             with pytest.raises(InputError, match="--to: row 2 was drawn from other inputs"):
                 output.done_of(others, problems)
 
@@ -97,7 +97,7 @@ def test_rows_of_another_run_are_refused(tmp_path):
 def test_a_row_whose_picture_was_removed_after_it_was_drawn_is_done(tmp_path):
     with open_output(tmp_path / "out", as_files=False, seconds=0) as output:
         output.add(table(drawing(2)))
-        assert output.done_of(rows(1), [Problem(2, "image", "there is no file 'a.png'")]) == {2}
+        assert output.done_of(rows(1), [Problem(2, "image", "there is no file", unreadable=True)]) == {2}
 
 
 @pytest.mark.parametrize("content", [b"half", None])

@@ -1,6 +1,7 @@
 """Actors get GPUs where there are any, else cores of one machine each."""
 
 import importlib.util
+import signal
 import socket
 
 import pytest
@@ -64,9 +65,19 @@ def test_a_batch_is_as_large_as_an_engine_draws_at_once():
     assert (loop.CPU_ROWS, loop.GPU_ROWS) == (device.CPU_ROWS, device.MOST_ROWS)
 
 
+@pytest.fixture
+def own_process(monkeypatch):
+    """What `ray_pool.running` changes in its process is undone."""
+    handler = signal.getsignal(signal.SIGTERM)
+    for name in (*ray_pool.QUIET, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is missing: script/bootstrap bulk")
-def test_a_batch_of_large_pictures_comes_whole(monkeypatch):
+def test_a_batch_of_large_pictures_comes_whole(monkeypatch, own_process):
     """Otherwise a run that is killed could have written half of a row's pictures, and take the row for drawn."""
 
     class Large:  # Ray's workers get a class of a function as code

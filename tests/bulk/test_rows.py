@@ -48,6 +48,7 @@ def test_pictures_are_read_from_paths_relative_to_the_file_of_prompts(tmp_path):
     assert (request.image.size, request.mask.mode, request.prompt_strength) == ((8, 8), "L", 0.5)
     assert problems[0] == Problem(2, "image", "there is no file 'no.png'")
     assert (problems[1].row, problems[1].input) == (3, "prompt_strength")
+    assert [problem.unreadable for problem in problems] == [True, False]
 
 
 def test_an_adapter_is_read_from_its_path(tmp_path, components):
