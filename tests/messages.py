@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulk.ray_pool import PoolError
+from bulk.rows import UnreadableFileError
 from jsd import errors
 from serving.slots import ServerEndsError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("jsd", "serving", "bulk", "embedded", "demo")
 OURS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.JSDError)}
-OURS |= {PoolError.__name__, ServerEndsError.__name__}
+NAMED = {errors.InputError.__name__, UnreadableFileError.__name__}  # they begin with the name of an input
+OURS |= NAMED | {PoolError.__name__, ServerEndsError.__name__}
 SAYING = {"OSError", "ValueError", "TypeError", "RuntimeError", "ArgumentTypeError", "warn", "print"}  # not ours
 ARGUMENTS = {"add_argument", "add"}  # whose help is translated by `jsd.cli.CommandParser`
 
@@ -48,7 +50,7 @@ def _made_by(call: ast.Call, file: str) -> Iterator[tuple[ast.expr, int | None]]
     function = call.func
     name = getattr(function, "id", getattr(function, "attr", ""))
     starred = any(isinstance(argument, ast.Starred) for argument in call.args)
-    begin = 1 if name == "InputError" else 0
+    begin = 1 if name in NAMED else 0
     if (name == "Text" or name in OURS) and len(call.args) > begin and not isinstance(call.args[begin], ast.Starred):
         is_docstring = getattr(call.args[begin], "id", "") == "__doc__"
         if is_docstring or isinstance(call.args[begin], ast.Constant | ast.JoinedStr | ast.BinOp):
